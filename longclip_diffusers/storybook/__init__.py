@@ -1,0 +1,1 @@
+"""The storybook: a procedural picture world whose pictures can be read back slot by slot."""
