@@ -1,0 +1,112 @@
+"""Any checkpoint -> a layout that others read; written beside the target and moved there only when complete."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import CheckpointError
+from ..text_encoder import CLIP_VOCABULARY, inner_text_model, num_positions
+from .formats import to_openai
+from .load import Checkpoint, model_of, read_checkpoint, text_encoder_of
+
+__all__ = ["Layout", "convert_checkpoint"]
+
+Layout = Literal["hf", "openai", "safetensors", "diffusers"]
+
+
+def convert_checkpoint(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: Layout = "hf",
+    stretch: bool = False,
+    overwrite: bool = False,
+    **hub: Any,
+) -> Path:
+    """Write `source` to `out` in another layout and return `out`.
+
+    `to`:
+        hf: folder of a CLIPModel, or of its text encoder where there is no image tower; with a tokenizer.
+        openai: .pt under OpenAI's names, a long table as both of Long-CLIP's; for the official code.
+        safetensors: one file of the text tower under `text_model.` names; for ComfyUI's models/text_encoders.
+        diffusers: folder of `text_encoder/` and `tokenizer/`; opens with `longclip=`.
+    The tokenizer is CLIP's own at the table's length, and is left out where the vocabulary is another.
+
+    Args:
+        stretch: stretch a 77-row table by KPS first.
+        overwrite: replace an `out` that exists: a file, or a folder that holds a model.
+        **hub: as `load_text_encoder`.
+
+    Raises:
+        CheckpointError: the source cannot be read, `out` exists, or it cannot be written.
+    """
+    checkpoint = read_checkpoint(source, stretch=stretch, **hub)
+    model = model_of(checkpoint)  # checks every weight, whatever is written
+    out = Path(out).expanduser()
+    with _fresh(out, overwrite=overwrite) as draft:
+        if to == "openai":
+            torch.save(to_openai(checkpoint.tensors), draft)
+        elif to == "safetensors":
+            save_file(_text_tower(checkpoint), draft, metadata={"format": "pt"})
+        elif to == "hf":
+            model.save_pretrained(draft)
+            _save_tokenizer(model, draft)
+        else:
+            text_encoder_of(checkpoint).save_pretrained(draft / "text_encoder")
+            _save_tokenizer(model, draft / "tokenizer")
+    return out
+
+
+def _text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    wanted = ("text_model.", "text_projection.")
+    tower = {key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(wanted)}
+    # Queries, keys and values may still be slices of one tensor, which safetensors refuses.
+    return {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tower.items()}
+
+
+def _save_tokenizer(model: PreTrainedModel, folder: Path) -> None:
+    from ..tokenizer import load_tokenizer
+
+    if inner_text_model(model).config.vocab_size == CLIP_VOCABULARY:  # type: ignore[union-attr]
+        load_tokenizer(max_length=num_positions(model)).save_pretrained(folder)
+
+
+@contextmanager
+def _fresh(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A path beside `out` to write to; it takes `out`'s place if the block succeeds and vanishes if it does not."""
+    if out.exists() and not overwrite:
+        raise CheckpointError(
+            f"{out} exists already. Give another name, or --overwrite (overwrite=True) to replace it."
+        )
+    if out.is_dir() and not any((out / name).exists() for name in ("config.json", "text_encoder")):
+        raise CheckpointError(f"{out} is a folder that holds no model, so it is not replaced. Give another name.")
+    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")  # same disk, so that moving it is one step
+    aside = draft.with_suffix(".old")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        if out.exists():
+            out.replace(aside)
+        draft.replace(out)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as RuntimeError
+        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    finally:
+        _remove(draft)
+        if out.exists():
+            _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
