@@ -1,0 +1,272 @@
+"""Text of any length -> windows of token ids, cut where a reader would pause; nothing is dropped, and a report says so.
+
+The whole text is tokenised once; every window is a slice of those ids. So the windows' own tokens, joined, are the
+text's tokens whatever the cuts, and a text that fits one window has the ids a stock pipeline gives it.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+from transformers import PreTrainedTokenizerBase
+
+from .context import related_sentences
+from .errors import ModelError, PromptError
+from .sentences import clause_ends, sentence_ends, word_ends
+from .tokenizer import LONG_LENGTH, normalize_text
+
+__all__ = ["Context", "Window", "WindowPlan", "plan_windows"]
+
+Context = Literal["none", "related"]
+Cut = Literal["sentence", "clause", "word", "token", "end"]
+CUT_WORDS: dict[Cut, str] = {
+    "sentence": "cut at a sentence end",
+    "clause": "cut at a clause end, the sentence is longer than a window",
+    "word": "cut between words, no clause end near",
+    "token": "cut INSIDE A WORD that is longer than a window",
+    "end": "the text ends",
+}
+# With context="related" a window's own part is one sentence, or several that together hold at most this share of a
+# window: they are too short to need a forward pass each (9 tokens of 77, 31 of 248).
+SHORT_SHARE = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """One forward pass of the encoder: `ids` are BOS, `num_context` context tokens, the window's own tokens, EOS.
+
+    `text` is the own part in words, `cut` where it ends, `context` the earlier passages it is read behind.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    num_context: int = 0
+    cut: Cut = "end"
+    context: tuple[str, ...] = ()
+
+    @property
+    def own_ids(self) -> tuple[int, ...]:
+        """The content tokens that this window, and no other, brings to the conditioning."""
+        return self.ids[1 + self.num_context : -1]
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The windows of one text, in order; `window` is the row limit of each, BOS and EOS included. `str()` reports."""
+
+    windows: tuple[Window, ...]
+    window: int
+    context: Context = "none"
+
+    @property
+    def num_tokens(self) -> int:
+        """Content tokens of the whole text, each counted once."""
+        return sum(len(window.own_ids) for window in self.windows)
+
+    def __str__(self) -> str:
+        head = (
+            f"{_count(self.num_tokens, 'token')} in {_count(len(self.windows), 'window')} of at most {self.window - 2}"
+        )
+        return "\n".join([head, *(line for i, window in enumerate(self.windows, 1) for line in _describe(i, window))])
+
+
+def plan_windows(
+    text: str | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    window: int = LONG_LENGTH,
+    context: Context = "none",
+) -> WindowPlan:
+    """The windows of a text: each content token of the normalised text in exactly one window's own part, in order.
+
+    A window ends at the last sentence end that fits; a sentence longer than a window is cut at its last clause end in
+    the window's second half, else between words. Only a word longer than a window is cut inside. A textual-inversion
+    group (`<cat> <cat>_1 <cat>_2`, as diffusers' `maybe_convert_prompt` writes it) is one word.
+
+    Args:
+        text: a prompt; or a list, each text of which starts a new window (empty ones are left out).
+        tokenizer: CLIP's, with any tokens added to it.
+        window: rows of a window, BOS and EOS included; at least 3.
+        context: "related" reads sentences behind the earlier ones they need (`context.py`). The first window is filled
+            as with "none", since the encoder is causal and reads its sentences behind one another anyway; each later
+            one holds one sentence, or several very short ones. A text that fits one window is one window.
+
+    Raises:
+        PromptError: `text` is no str or an empty list, `window` below 3, `context` unknown.
+        ModelError: the tokenizer is not of CLIP's kind.
+    """
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, list | tuple) or not texts:
+        raise PromptError(f"A prompt is a str, or a non-empty list of them, not {text!r:.60} ({type(text).__name__}).")
+    if window < 3:
+        raise PromptError(f"window is {window}; it holds BOS, EOS and at least one token, so give 3 or more.")
+    if context not in get_args(Context):
+        raise PromptError(f"context is {context!r}; it can be {' or '.join(map(repr, get_args(Context)))}.")
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise ModelError(f"{type(tokenizer).__name__} is no CLIPTokenizer with BOS and EOS; see load_tokenizer.")
+    split = _plain_windows if context == "none" else _context_windows
+    windows = [made for part in texts for made in split(_read(part, tokenizer), window - 2)]
+    empty = Window((tokenizer.bos_token_id, tokenizer.eos_token_id), "")
+    return WindowPlan(tuple(windows) or (empty,), window, context)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """A normalised text, its content ids, the character each starts at, BOS and EOS; and where it may be cut."""
+
+    text: str
+    ids: tuple[int, ...]
+    starts: list[int]
+    bos: int
+    eos: int
+    groups: dict[int, int]  # id of a textual-inversion vector -> id of the vector before it
+
+    @cached_property
+    def ends(self) -> dict[Cut, list[int]]:
+        """Token positions at which a sentence, a clause, a word ends, ascending; never inside a group."""
+        finders = {"sentence": sentence_ends, "clause": clause_ends, "word": word_ends}
+        return {kind: self._positions(find(self.text)) for kind, find in finders.items()}  # type: ignore[misc]
+
+    def _positions(self, characters: Iterable[int]) -> list[int]:
+        positions = (bisect_left(self.starts, character) for character in characters)
+        return [position for position in positions if not self.is_inside_group(position)]
+
+    def is_inside_group(self, position: int) -> bool:
+        if not self.groups or not 0 < position < len(self.ids):
+            return False
+        return self.groups.get(self.ids[position]) == self.ids[position - 1]
+
+    def words(self, start: int, stop: int) -> str:
+        """The text of the tokens start:stop."""
+        behind = self.starts[stop] if stop < len(self.starts) else len(self.text)
+        return self.text[self.starts[start] : behind].strip()
+
+    def window(self, start: int, stop: int, cut: Cut, context: Sequence[tuple[int, int]] = ()) -> Window:
+        """The window that holds the tokens start:stop behind the given earlier spans."""
+        before = tuple(token for first, last in context for token in self.ids[first:last])
+        ids = (self.bos, *before, *self.ids[start:stop], self.eos)
+        return Window(ids, self.words(start, stop), len(before), cut, tuple(self.words(*span) for span in context))
+
+
+def _read(text: str, tokenizer: PreTrainedTokenizerBase) -> _Tokens:
+    text = normalize_text(text)
+    encoded = tokenizer(
+        text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True
+    )  # verbose: transformers warns of text beyond model_max_length, which is what windows are for
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return _Tokens(text, tuple(encoded["input_ids"]), starts, bos, eos, _inversion_groups(tokenizer.get_added_vocab()))
+
+
+def _inversion_groups(added: dict[str, int]) -> dict[int, int]:
+    # diffusers names the vectors of one embedding <x>, <x>_1, <x>_2 ...
+    groups = {}
+    for name, token in added.items():
+        if match := re.fullmatch(r"(.+)_([1-9]\d*)", name, re.DOTALL):
+            number = int(match[2])
+            before = added.get(match[1] if number == 1 else f"{match[1]}_{number - 1}")
+            if before is not None:
+                groups[token] = before
+    return groups
+
+
+def _plain_windows(tokens: _Tokens, limit: int) -> list[Window]:
+    windows, start = [], 0
+    while start < len(tokens.ids):
+        stop, cut = _next_cut(tokens, start, limit)
+        windows.append(tokens.window(start, stop, cut))
+        start = stop
+    return windows
+
+
+def _next_cut(tokens: _Tokens, start: int, limit: int) -> tuple[int, Cut]:
+    reach = start + limit
+    if reach >= len(tokens.ids):
+        return len(tokens.ids), "end"
+    # A clause end in the first half would leave a window half empty: then rather between two words.
+    floors: dict[Cut, int] = {"sentence": start, "clause": start + limit // 2, "word": start}
+    for cut, floor in floors.items():
+        ends = tokens.ends[cut]
+        last = bisect_right(ends, reach) - 1
+        if last >= 0 and ends[last] > floor:
+            return ends[last], cut
+    stop = reach
+    while stop > start and tokens.is_inside_group(stop):
+        stop -= 1
+    return stop if stop > start else reach, "token"
+
+
+def _context_windows(tokens: _Tokens, limit: int) -> list[Window]:
+    if len(tokens.ids) <= limit:
+        return _plain_windows(tokens, limit)
+    sentences = _sentence_spans(tokens, limit)
+    lengths = [stop - start for start, stop, _ in sentences]
+    groups = _group_sentences(lengths, limit)
+    texts = [tokens.words(start, stop) for start, stop, _ in sentences]
+    contexts = related_sentences(texts, lengths, groups, limit=limit)
+    windows = []
+    for (first, behind), context in zip(groups, contexts, strict=True):
+        (start, _, _), (_, stop, cut) = sentences[first], sentences[behind - 1]
+        windows.append(tokens.window(start, stop, cut, _join([sentences[index][:2] for index in context])))
+    return windows
+
+
+def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    # Neighbouring sentences are one passage.
+    passages: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if passages and passages[-1][1] == start:
+            passages[-1] = (passages[-1][0], stop)
+        else:
+            passages.append((start, stop))
+    return passages
+
+
+def _sentence_spans(tokens: _Tokens, limit: int) -> list[tuple[int, int, Cut]]:
+    # A sentence longer than a window becomes pieces of half a window, which leaves room to read each behind the last.
+    spans: list[tuple[int, int, Cut]] = []
+    ends = sorted({*tokens.ends["sentence"], len(tokens.ids)} - {0})
+    start = 0
+    for end in ends:
+        while end - start > limit:
+            stop, cut = _next_cut(tokens, start, max(1, limit // 2))
+            spans.append((start, stop, cut))
+            start = stop
+        spans.append((start, end, "end" if end == len(tokens.ids) else "sentence"))
+        start = end
+    return spans
+
+
+def _group_sentences(lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    # The first group fills its window, later ones hold one sentence or several short ones.
+    groups, first, room = [], 0, limit
+    while first < len(lengths):
+        behind, total = first + 1, lengths[first]
+        while behind < len(lengths) and total + lengths[behind] <= room:
+            total += lengths[behind]
+            behind += 1
+        groups.append((first, behind))
+        first, room = behind, (limit + 2) // SHORT_SHARE
+    return groups
+
+
+def _describe(number: int, window: Window) -> list[str]:
+    behind = f" behind {window.num_context} of context" if window.num_context else ""
+    size = f"{_count(len(window.own_ids), 'token')}{behind}"
+    line = f"window {number}: {size}; {CUT_WORDS[window.cut]}: {_shorten(window.text, 72)}"
+    return [line, *(f"    read behind: {_shorten(passage, 72)}" for passage in window.context)]
+
+
+def _shorten(text: str, width: int) -> str:
+    # Both ends of a long text: where a window begins and where it is cut. Its middle is not looked at.
+    half = width // 2
+    if len(text) > width:
+        return f'"{" ".join(text[:half].split())} ... {" ".join(text[-half:].split())}"'
+    return f'"{" ".join(text.split())}"'
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
