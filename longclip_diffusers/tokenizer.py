@@ -9,10 +9,10 @@ from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .errors import CheckpointError, PromptError
+from .positions import LONG_LENGTH
 
-__all__ = ["LONG_LENGTH", "load_tokenizer", "normalize_text"]
+__all__ = ["load_tokenizer", "normalize_text"]
 
-LONG_LENGTH = 248  # Long-CLIP's table: 20 kept rows and four for each of the other 57
 BUNDLED = Path(__file__).parent / "models" / "storybook" / "longclip" / "tokenizer"
 
 

@@ -15,12 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from .context import related_sentences
 from .errors import ModelError, PromptError
+from .positions import LONG_LENGTH
 from .sentences import clause_ends, sentence_ends, word_ends
-from .tokenizer import LONG_LENGTH, normalize_text
+from .tokenizer import normalize_text
 
 __all__ = ["Context", "Window", "WindowPlan", "plan_windows"]
 
-Context = Literal["none", "related"]
+Context = Literal["none", "related"]  # what `context` can be; a str elsewhere, since it also comes from files
 Cut = Literal["sentence", "clause", "word", "token", "end"]
 CUT_WORDS: dict[Cut, str] = {
     "sentence": "cut at a sentence end",
@@ -59,7 +60,7 @@ class WindowPlan:
 
     windows: tuple[Window, ...]
     window: int
-    context: Context = "none"
+    context: str = "none"
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +79,7 @@ def plan_windows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     window: int = LONG_LENGTH,
-    context: Context = "none",
+    context: str = "none",
 ) -> WindowPlan:
     """The windows of a text: each content token of the normalised text in exactly one window's own part, in order.
 

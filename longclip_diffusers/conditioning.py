@@ -1,0 +1,249 @@
+"""Windows of text -> the embeddings a UNet reads; the encoder and the tokenizer stay as they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .errors import ModelError, PromptError
+from .positions import CLIP_LENGTH
+from .text_encoder import TextEncoder, inner_text_model, num_positions
+from .windows import WindowPlan, plan_windows
+
+__all__ = ["Conditioning", "encode_long_prompt", "encode_plans", "num_rows", "resolve_window"]
+
+AUTO = "auto"
+# Windows in one forward pass: enough to keep two cores or a GPU busy, few enough that a book fits beside the UNet.
+WINDOWS_PER_FORWARD = 16
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a UNet reads of B prompts.
+
+    `embeds` (B, L, D); `pooled` (B, P) from each prompt's first window where the encoder has a projection, else None
+    (Stable Diffusion 1.x and 2.x read no pooled vector); `report` holds a plan for each prompt, `str()` of it is text.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None
+    report: tuple[WindowPlan, ...]
+
+
+@torch.no_grad()
+def encode_long_prompt(
+    text: str | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: TextEncoder,
+    *,
+    window: int | str = AUTO,
+    context: str = "none",
+    clip_skip: int | None = None,
+    syntax: str = "plain",
+) -> Conditioning:
+    """The conditioning of a prompt of any length, or of a list of B prompts, all brought to one length L.
+
+    Runs without gradients. Textual-inversion names must be expanded before (diffusers' `maybe_convert_prompt`).
+
+    Args:
+        text: a prompt, or a list that is a batch of prompts (not parts of one, as `plan_windows` takes it).
+        tokenizer: CLIP's; its `pad_token_id` fills the windows.
+        text_encoder: CLIPTextModel or CLIPTextModelWithProjection, of any number of positions.
+        window: rows of a window, BOS and EOS included; "auto" is the encoder's number of positions.
+        context: "related" reads late sentences behind the earlier ones they need, see `plan_windows`.
+        clip_skip: layers left out at the end, as in diffusers; None and 0 use all.
+        syntax: "plain"; brackets and signs are text.
+
+    Raises:
+        PromptError: an option out of its range, a text that is no str, an empty list.
+        ModelError: tokenizer and encoder do not fit, or the encoder gives NaN.
+    """
+    if syntax != "plain":
+        raise PromptError(f"syntax is {syntax!r}; this version reads 'plain' only, a1111 and compel are not in it yet.")
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str) for one in texts):
+        raise PromptError(f"text is a str or a non-empty list of them, not {text!r:.60} ({type(text).__name__}).")
+    rows_per_window = resolve_window(window, tokenizer, text_encoder)
+    plans = tuple(plan_windows(one, tokenizer, window=rows_per_window, context=context) for one in texts)
+    rows = num_rows(plans, window=rows_per_window)
+    embeds, pooled = encode_plans(plans, tokenizer, text_encoder, rows=rows, clip_skip=clip_skip)
+    return Conditioning(embeds, pooled, plans)
+
+
+def resolve_window(window: int | str, tokenizer: PreTrainedTokenizerBase, text_encoder: TextEncoder) -> int:
+    """The rows of a window: the encoder's number of positions for "auto", else `window` itself, checked.
+
+    The tokenizer's `model_max_length` has no say: a 77-token limit left on it would cut a long encoder short.
+
+    Raises:
+        PromptError: `window` is neither "auto" nor a number from 3 to the encoder's positions.
+        ModelError: the tokenizer knows tokens that the encoder does not.
+    """
+    vocabulary = text_encoder.config.vocab_size
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens, the text encoder {vocabulary}. They must come from one model, "
+            "with the same textual inversions loaded."
+        )
+    positions = num_positions(text_encoder)
+    if window == AUTO:
+        return positions
+    if not isinstance(window, int) or window < 3:
+        raise PromptError(f"window is {window!r}; it is 'auto' or a number of rows from 3 to {positions}.")
+    if window > positions:
+        raise PromptError(
+            f"window is {window}, but the text encoder's table has {positions} positions. Give at most {positions}, "
+            "'auto', or a long encoder."
+        )
+    return window
+
+
+def num_rows(plans: Sequence[WindowPlan], *, window: int) -> int:
+    """L for all texts of one call, positive and negative together.
+
+    77 (or `window`, where that is less) if every text fits it: the length a UNet was trained with. Otherwise as many
+    whole windows as the longest text has. Context windows share one BOS and EOS, so no whole windows remain of them:
+    L is then the smallest multiple of 77 that holds every text.
+    """
+    short = min(CLIP_LENGTH, window)
+    if plans[0].context != "none":
+        most = max(plan.num_tokens + 2 for plan in plans)
+        return -(-most // short) * short
+    if all(len(plan.windows) == 1 and len(plan.windows[0].ids) <= short for plan in plans):
+        return short
+    return window * max(len(plan.windows) for plan in plans)
+
+
+def encode_plans(
+    plans: Sequence[WindowPlan],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: TextEncoder,
+    *,
+    rows: int,
+    clip_skip: int | None = None,
+    penultimate: bool = False,
+    batch_size: int = WINDOWS_PER_FORWARD,
+) -> tuple[Tensor, Tensor | None]:
+    """(embeds (B, rows, D), pooled (B, P) or None) of B planned texts, on the encoder's device, in its dtype.
+
+    Every window is padded with the tokenizer's padding token to `min(rows, window)`. Without context the rows are the
+    windows' rows one after the other, and missing windows are windows of empty text. With context they are: BOS of
+    the first window; each window's own rows; EOS and padding of the last window; then, as often as needed, EOS and
+    padding of the empty text. So the UNet sees one BOS and one text, as it was trained to.
+
+    The windows go through the encoder in order, `batch_size` at a time. B texts of one window each therefore give
+    bit for bit what a stock pipeline gives, as long as B <= `batch_size` and the encoder has 77 positions.
+
+    Args:
+        plans: of one call, with the same `window` and `context`.
+        rows: from `num_rows`, over positive and negative texts.
+        clip_skip: the last layers to leave out; the final layer norm still applies, as in diffusers.
+        penultimate: the layer before the last without the final norm, as SDXL reads it; `clip_skip` counts from there.
+        batch_size: windows in one forward pass, at least 1. Bounds the memory beside the result.
+
+    Raises:
+        PromptError: `clip_skip` out of range, or `rows` too few.
+        ModelError: a token beyond the encoder's vocabulary, no padding token, NaN or infinity in the output.
+    """
+    reader = _Reader(tokenizer, text_encoder, min(rows, plans[0].window), clip_skip, penultimate)
+    places = [place for index, plan in enumerate(plans) for place in _places(index, plan, reader.width, rows)]
+    reader.check(places)
+    embeds, pooled = None, []
+    for group in (places[start : start + batch_size] for start in range(0, len(places), batch_size)):
+        states, vectors = reader.read([place.ids for place in group])
+        if embeds is None:
+            embeds = states.new_empty(len(plans), rows, states.shape[-1])
+        for index, place in enumerate(group):
+            embeds[place.text, place.at : place.end] = states[index, place.first : place.first + place.end - place.at]
+            if vectors is not None and place.at == 0:
+                pooled.append(vectors[index])
+    assert embeds is not None  # a plan has at least one window
+    _fill(embeds, {place.text: place.end for place in places}, plans, reader)
+    return embeds, torch.stack(pooled) if pooled else None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where rows of one window go: its rows from `first` on become the rows at:end of the given text."""
+
+    ids: tuple[int, ...]
+    text: int
+    first: int
+    at: int
+    end: int
+
+
+def _places(text: int, plan: WindowPlan, width: int, rows: int) -> list[_Place]:
+    places, at = [], 0
+    for number, window in enumerate(plan.windows, 1):
+        first, behind = 0, width
+        if plan.context != "none":
+            first = 0 if number == 1 else 1 + window.num_context
+            behind = width if number == len(plan.windows) else len(window.ids) - 1
+        end = min(at + behind - first, rows)
+        if len(window.ids) > width or at + min(behind, len(window.ids)) - first > end:
+            raise PromptError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
+        places.append(_Place(window.ids, text, first, at, end))
+        at = end
+    return places
+
+
+def _fill(embeds: Tensor, ends: dict[int, int], plans: Sequence[WindowPlan], reader: "_Reader") -> None:
+    # The rows behind each text's own: of the empty text, read once for all; without its BOS where one BOS serves all.
+    rows = embeds.shape[1]
+    if all(end == rows for end in ends.values()):
+        return
+    empty = reader.read([(reader.tokenizer.bos_token_id, reader.tokenizer.eos_token_id)])[0][0]
+    for text, end in ends.items():
+        filler = empty if plans[text].context == "none" else empty[1:]
+        embeds[text, end:] = filler.repeat(-(-(rows - end) // len(filler)), 1)[: rows - end]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The encoder as one call uses it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: TextEncoder
+    width: int
+    clip_skip: int | None
+    penultimate: bool
+
+    def check(self, places: Sequence[_Place]) -> None:
+        layers = self.text_encoder.config.num_hidden_layers - self.penultimate
+        if self.clip_skip is not None and not 0 <= self.clip_skip <= layers:
+            raise PromptError(f"clip_skip is {self.clip_skip}; this encoder can leave out 0 to {layers} layers.")
+        if self.tokenizer.pad_token_id is None:
+            raise ModelError("The tokenizer has no padding token; that of Stable Diffusion 1.x is <|endoftext|>.")
+        largest, vocabulary = max(max(place.ids) for place in places), self.text_encoder.config.vocab_size
+        if largest >= vocabulary:
+            raise ModelError(
+                f"The text has token {largest}, the text encoder knows {vocabulary} tokens. Take tokenizer and encoder "
+                "from one model, with the same textual inversions loaded."
+            )
+
+    def read(self, windows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor | None]:
+        """One forward pass: states (W, N, D); projected EOS states (W, P), None without a projection."""
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[*window, *[pad] * (self.width - len(window))] for window in windows])
+        # Offloaded weights lie on "meta"; accelerate's hooks then bring the ids to where the work is done.
+        device = self.text_encoder.device
+        every_layer = self.penultimate or self.clip_skip is not None
+        output = self.text_encoder(ids if device.type == "meta" else ids.to(device), output_hidden_states=every_layer)
+        states = self._states(output)
+        if not torch.isfinite(states).all():
+            raise ModelError(
+                f"The text encoder's output holds NaN or infinity ({states.dtype}). Load it with "
+                "dtype=torch.float32 or torch.bfloat16; if that does not help, its weights are damaged."
+            )
+        return states, getattr(output, "text_embeds", None)
+
+    def _states(self, output: Any) -> Tensor:
+        if self.penultimate:
+            return output.hidden_states[-(self.clip_skip or 0) - 2]
+        if self.clip_skip is None:
+            return output.last_hidden_state
+        return inner_text_model(self.text_encoder).final_layer_norm(output.hidden_states[-self.clip_skip - 1])  # type: ignore[operator]
