@@ -90,7 +90,7 @@ def _assumed(width: int, head_width: int, text_width: int, recorded: Mapping[str
         return {}
     if width % head_width:
         raise CheckpointError(
-            f"The tower is {width} wide, no multiple of {head_width}, so its number of attention heads is unknown. "
+            f"its tower is {width} wide, no multiple of {head_width}, so its number of attention heads is unknown. "
             "Put the model's config.json beside the weights."
         )
     activation = "quick_gelu" if text_width <= _WIDEST_QUICK_GELU else "gelu"
@@ -99,7 +99,7 @@ def _assumed(width: int, head_width: int, text_width: int, recorded: Mapping[str
 
 def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     if name not in tensors:
-        raise CheckpointError(f"The weights lack {name}, without which this is no CLIP that can be loaded.")
+        raise CheckpointError(f"it lacks {name}, without which no CLIP can be built.")
     if tensors[name].ndim != axes:
         raise CheckpointError(f"{name} has shape {tuple(tensors[name].shape)}; a CLIP has {axes} axes there.")
     return tuple(tensors[name].shape)

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from ..errors import CheckpointError
 from ..text_encoder import CLIP_VOCABULARY, inner_text_model, num_positions
+from .checkpoint import Checkpoint, read_checkpoint
 from .formats import to_openai
-from .load import Checkpoint, model_of, read_checkpoint, text_encoder_of
+from .load import model_of, text_encoder_of
 
 __all__ = ["Layout", "convert_checkpoint"]
 
@@ -28,9 +29,8 @@ def convert_checkpoint(
     out: str | Path,
     *,
     to: Layout = "hf",
-    stretch: bool = False,
     overwrite: bool = False,
-    **hub: Any,
+    **reading: Any,
 ) -> Path:
     """Write `source` to `out` in another layout and return `out`.
 
@@ -42,27 +42,25 @@ def convert_checkpoint(
     The tokenizer is CLIP's own at the table's length, and is left out where the vocabulary is another.
 
     Args:
-        stretch: stretch a 77-row table by KPS first.
         overwrite: replace an `out` that exists: a file, or a folder that holds a model.
-        **hub: as `load_text_encoder`.
+        **reading: `stretch`, `hidden_act` and the hub options of `load_text_encoder`.
 
     Raises:
         CheckpointError: the source cannot be read, `out` exists, or it cannot be written.
     """
-    checkpoint = read_checkpoint(source, stretch=stretch, **hub)
-    model = model_of(checkpoint)  # checks every weight, whatever is written
     out = Path(out).expanduser()
-    with _fresh(out, overwrite=overwrite) as draft:
+    _check_target(out, overwrite)
+    checkpoint = read_checkpoint(source, **reading)
+    # Built whatever is written, since building checks every weight.
+    model = model_of(checkpoint) if to in ("hf", "openai") else text_encoder_of(checkpoint)
+    with _draft_of(out) as draft:
         if to == "openai":
             torch.save(to_openai(checkpoint.tensors), draft)
         elif to == "safetensors":
             save_file(_text_tower(checkpoint), draft, metadata={"format": "pt"})
-        elif to == "hf":
-            model.save_pretrained(draft)
-            _save_tokenizer(model, draft)
         else:
-            text_encoder_of(checkpoint).save_pretrained(draft / "text_encoder")
-            _save_tokenizer(model, draft / "tokenizer")
+            model.save_pretrained(draft if to == "hf" else draft / "text_encoder")
+            _save_tokenizer(model, draft if to == "hf" else draft / "tokenizer")
     return out
 
 
@@ -80,15 +78,18 @@ def _save_tokenizer(model: PreTrainedModel, folder: Path) -> None:
         load_tokenizer(max_length=num_positions(model)).save_pretrained(folder)
 
 
-@contextmanager
-def _fresh(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A path beside `out` to write to; it takes `out`'s place if the block succeeds and vanishes if it does not."""
+def _check_target(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise CheckpointError(
             f"{out} exists already. Give another name, or --overwrite (overwrite=True) to replace it."
         )
     if out.is_dir() and not any((out / name).exists() for name in ("config.json", "text_encoder")):
         raise CheckpointError(f"{out} is a folder that holds no model, so it is not replaced. Give another name.")
+
+
+@contextmanager
+def _draft_of(out: Path) -> Iterator[Path]:
+    """A path beside `out` to write to; it takes `out`'s place if the block succeeds and vanishes if it does not."""
     draft = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")  # same disk, so that moving it is one step
     aside = draft.with_suffix(".old")
     try:
@@ -108,5 +109,5 @@ def _fresh(out: Path, *, overwrite: bool) -> Iterator[Path]:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()

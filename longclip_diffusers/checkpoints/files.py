@@ -90,9 +90,10 @@ def _check_archive(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch would judge by the name
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        if "unsupported" not in str(error).lower():
             raise CheckpointError(f"{path} is damaged or was cut off. {_DOWNLOAD_AGAIN}") from error
         raise CheckpointError(
             f"{path} holds Python objects beside plain tensors; opening it could run code, so it was not opened. If "

@@ -75,7 +75,6 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("text_encoder.", ""),
     ("text_model.text_model.", "text_model."),
     ("vision_model.vision_model.", "vision_model."),
-    ("text.text_projection", "text_projection"),
     ("text.", ""),
 )
 _FLAT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
@@ -148,6 +147,8 @@ def layer_count(names: Iterable[str], tower: str) -> int:
 
 def _without_prefixes(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = {_stripped(key): tensor for key, tensor in raw.items()}
+    if len(named) < len(raw):
+        raise CheckpointError("it holds some weights twice, with and without a prefix; which are meant is unclear.")
     if "embeddings.token_embedding.weight" in named:
         named = {f"text_model.{key}" if key.startswith(_FLAT_PARTS) else key: value for key, value in named.items()}
     return named
@@ -178,7 +179,7 @@ def _with_one_table(named: Mapping[str, Tensor], kept_rows: int) -> dict[str, Te
             rest = merged.pop(second)
             if rest.shape != merged[first].shape:
                 raise CheckpointError(
-                    f"The two position tables differ: {first} is {tuple(merged[first].shape)}, {second} is "
+                    f"the two position tables differ: {first} is {tuple(merged[first].shape)}, {second} is "
                     f"{tuple(rest.shape)}. Both hold every row in a Long-CLIP file; this one is damaged."
                 )
             merged[first] = torch.cat([merged[first][:kept_rows], rest[kept_rows:]])
@@ -195,7 +196,7 @@ def _layout_name(named: Mapping[str, Tensor], *, two_tables: bool, gmp: bool) ->
         return (
             "transformers CLIPModel" if "visual_projection.weight" in named else "transformers text encoder"
         ) + suffix
-    raise CheckpointError(f"No CLIP text tower in it: {_what_else(named)}")
+    raise CheckpointError(f"no CLIP text tower in it; {_what_else(named)}")
 
 
 def _what_else(named: Mapping[str, Tensor]) -> str:

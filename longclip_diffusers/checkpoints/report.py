@@ -7,10 +7,9 @@ from typing import Any
 
 from ..positions import CLIP_LENGTH, is_interpolated
 from .build import some_of
-from .configs import text_config, vision_config
+from .checkpoint import read_checkpoint
 from .files import sha256_of
 from .formats import POSITION_TABLE
-from .load import read_checkpoint
 
 __all__ = ["CheckpointReport", "inspect_checkpoint"]
 
@@ -57,13 +56,13 @@ def inspect_checkpoint(source: str | Path, **hub: Any) -> CheckpointReport:
         CheckpointError: unreadable, or no text tower.
     """
     checkpoint = read_checkpoint(source, warn=False, **hub)
-    tensors, recorded = checkpoint.tensors, checkpoint.source.config
+    tensors = checkpoint.tensors
     table = tensors[POSITION_TABLE]
-    text = text_config(tensors, recorded)
+    text = checkpoint.text_config()
     projection = f", projection {text.projection_dim}" if "text_projection.weight" in tensors else ""
     vision = "none"
     if checkpoint.has_vision:
-        image = vision_config(tensors, recorded)
+        image = checkpoint.vision_config()
         vision = f"{_sizes(image)}, patch {image.patch_size}, image {image.image_size}"
     trained = "stock" if len(table) <= CLIP_LENGTH else "interpolated" if is_interpolated(table) else "trained"
     return CheckpointReport(

@@ -15,6 +15,7 @@ from .files import sha256_of
 __all__ = ["Source", "find_source"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_HUB_TIMEOUT = 10.0  # seconds to wait for the hub's answer, huggingface_hub's own default for downloads
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = (
     "model.safetensors",
@@ -125,15 +126,18 @@ def _files_in(folder: Path) -> Fetch:
 
 def _repository(repo: str, hub: dict[str, Any], local_files_only: bool) -> tuple[set[str], Fetch]:
     """Names in a hub repository and how to get them; what the cache holds where the hub cannot be reached."""
-    import httpx
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     try:
         if local_files_only:
             raise OfflineModeIsEnabled
-        present = set(HfApi(token=hub["token"]).list_repo_files(repo, revision=hub["revision"]))
-    except (OfflineModeIsEnabled, httpx.TransportError):
+        # Not `list_repo_files`, which tries an unreachable hub again for 20 seconds.
+        found = HfApi(token=hub["token"]).model_info(repo, revision=hub["revision"], timeout=_HUB_TIMEOUT)
+        present = {file.rfilename for file in found.siblings or ()}
+    except HfHubHTTPError:  # the hub did answer: no such repository, no access ...
+        raise
+    except (OfflineModeIsEnabled, HTTPError):
         folder = Path(snapshot_download(repo, **hub, local_files_only=True, allow_patterns=[]))
         return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}, _files_in(folder)
     return present, lambda name: Path(hf_hub_download(repo, name, **hub)) if name in present else None

@@ -15,6 +15,7 @@ def convert(
     *,
     to: Literal["hf", "openai", "safetensors", "diffusers"] = "hf",
     stretch: bool = False,
+    hidden_act: str | None = None,
     overwrite: bool = False,
     subfolder: str | None = None,
     weight_name: str | None = None,
@@ -28,6 +29,7 @@ def convert(
         to: hf: a transformers folder. openai: a .pt for the official Long-CLIP code. safetensors: the text tower in
             one file, for ComfyUI. diffusers: text_encoder/ and tokenizer/, for longclip=.
         stretch: Stretch a table of 77 rows first (untrained).
+        hidden_act: Activation of a bare state dict (quick_gelu or gelu) where it is not the usual one of its width.
         overwrite: Replace OUT where it exists.
         subfolder: Folder inside the source to look in.
         weight_name: File to read where the source holds several.
@@ -35,5 +37,11 @@ def convert(
     """
     from ..checkpoints import convert_checkpoint
 
-    options = {"subfolder": subfolder, "weight_name": weight_name, "revision": revision}
-    print(convert_checkpoint(source, out, to=to, stretch=stretch, overwrite=overwrite, **options))
+    options = {
+        "stretch": stretch,
+        "hidden_act": hidden_act,
+        "subfolder": subfolder,
+        "weight_name": weight_name,
+        "revision": revision,
+    }
+    print(convert_checkpoint(source, out, to=to, overwrite=overwrite, **options))
