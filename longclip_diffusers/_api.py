@@ -1,7 +1,7 @@
 """The public names and the module each lives in; `__init__` imports them on first use."""
 
 PUBLIC: dict[str, str] = {
-    "AutoLongPipeline": "mixin",
+    "AutoLongPipeline": "pipelines",
     "Conditioning": "conditioning",
     "LongClipError": "errors",
     "StableDiffusionLongControlNetPipeline": "pipelines",

@@ -1,0 +1,104 @@
+"""What a model folder remembers of our options: `longclip_config.json`, which every other loader ignores."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from .errors import CheckpointError, LongClipError, PromptError
+from .windows import Context
+
+__all__ = ["AUTO", "SIDECAR", "PromptOptions", "format_sidecar", "named_encoder", "parse_sidecar", "read_sidecar"]
+
+SIDECAR = "longclip_config.json"
+AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
+_CHOICES = {"context": get_args(Context), "syntax": ("plain",)}
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a pipeline reads its prompts.
+
+    window: tokens per window, BOS and EOS included; "auto" is the encoder's own length (77 rows where all is short).
+    context: "related" reads a window behind the earlier sentences it needs; "none" reads it alone.
+    syntax: "plain", prose taken literally.
+    """
+
+    window: int | str = AUTO
+    context: str = "none"
+    syntax: str = "plain"
+
+    def __post_init__(self) -> None:
+        if self.window != AUTO and (type(self.window) is not int or self.window < 3):
+            raise PromptError(f'window={self.window!r}: expected "auto" or a number of tokens, 3 or more.')
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise PromptError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, choices))}.")
+
+
+def format_sidecar(options: PromptOptions, *, longclip: str | None = None) -> str:
+    """The sidecar's JSON. `longclip` names the long encoder; None says that `text_encoder/` is the one to read with."""
+    return json.dumps({"longclip": longclip, **asdict(options)}, indent=2) + "\n"
+
+
+def parse_sidecar(text: str, *, name: str = SIDECAR) -> tuple[str | None, PromptOptions]:
+    """What `format_sidecar` wrote: `longclip` ("auto" where absent) and the options; `name` is for messages.
+
+    Raises:
+        CheckpointError: not a JSON object, an unknown key, or a value that the option does not take.
+    """
+    known = ["longclip", *(field.name for field in fields(PromptOptions))]
+    content = _json_object(text, name)
+    if unknown := sorted(set(content) - set(known)):
+        raise CheckpointError(f"{name}: unknown {', '.join(map(repr, unknown))}. Known keys: {', '.join(known)}.")
+    longclip = content.pop("longclip", AUTO)
+    if longclip is not None and not (isinstance(longclip, str) and longclip):
+        raise CheckpointError(f"{name}: 'longclip' is {longclip!r}; expected a subfolder, a path, a hub id or null.")
+    try:
+        return longclip, PromptOptions(**content)
+    except LongClipError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+
+
+def read_sidecar(model: str | Path, **hub: Any) -> tuple[str | None, PromptOptions]:
+    """The same of a model folder or hub id; ("auto", the defaults) where it has no sidecar.
+
+    Offline, a sidecar that is not in the hub's cache counts as none: most models have none.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        file = folder / SIDECAR
+        if not file.is_file():
+            return AUTO, PromptOptions()
+    else:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            file = Path(hf_hub_download(str(model), SIDECAR, **hub))
+        except EntryNotFoundError:  # its subclass LocalEntryNotFoundError is the offline case
+            return AUTO, PromptOptions()
+    return parse_sidecar(file.read_text(encoding="utf-8"), name=f"{model}/{SIDECAR}")
+
+
+def named_encoder(model: str | Path, longclip: str, **hub: Any) -> tuple[str | Path, dict[str, Any]]:
+    """What a sidecar's `longclip` means beside `model`: the source of an encoder, and the hub arguments to load it.
+
+    A name inside the model folder is that; on the hub a name without a slash is a subfolder of the same repository and
+    revision; anything else is a path or a hub id of its own.
+    """
+    inside = Path(model) / longclip
+    if not Path(model).is_dir() and "/" not in longclip:
+        return model, {**hub, "subfolder": f"{longclip}/text_encoder"}
+    hub.pop("revision", None)
+    return (inside if inside.exists() else longclip), hub
+
+
+def _json_object(text: str, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{name} is not readable JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{name} is not a JSON object.")
+    return content

@@ -1,0 +1,15 @@
+"""Stock diffusers pipelines whose prompts may have any length, one a file."""
+
+from longclip_diffusers.pipelines.auto import AutoLongPipeline
+from longclip_diffusers.pipelines.stable_diffusion_long import StableDiffusionLongPipeline
+from longclip_diffusers.pipelines.stable_diffusion_long_controlnet import StableDiffusionLongControlNetPipeline
+from longclip_diffusers.pipelines.stable_diffusion_long_img2img import StableDiffusionLongImg2ImgPipeline
+from longclip_diffusers.pipelines.stable_diffusion_long_inpaint import StableDiffusionLongInpaintPipeline
+
+__all__ = [
+    "AutoLongPipeline",
+    "StableDiffusionLongControlNetPipeline",
+    "StableDiffusionLongImg2ImgPipeline",
+    "StableDiffusionLongInpaintPipeline",
+    "StableDiffusionLongPipeline",
+]
