@@ -1,8 +1,12 @@
 """Files, folders and hub ids: what is found, what is not, and that no network is needed for what is in the cache."""
 
 import hashlib
+import json
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import checkpoint_makers as makers
@@ -15,6 +19,15 @@ from longclip_diffusers.checkpoints.catalog import CATALOG
 from longclip_diffusers.checkpoints.sources import find_source
 from longclip_diffusers.errors import CheckpointError
 from longclip_diffusers.text_encoder import num_positions
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+
+
+def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask another server; it reads its environment only once, at import."""
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in (("ENDPOINT", endpoint), ("HUGGINGFACE_CO_URL_TEMPLATE", template), ("HF_HUB_OFFLINE", False)):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
 
 
 @pytest.fixture
@@ -125,8 +138,7 @@ def test_an_uncached_hub_id_offline_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    point_at(NOBODY, monkeypatch)
     with pytest.raises(CheckpointError, match="cannot be reached"):
         find_source("someone/model", cache_dir=tmp_path)
 
@@ -155,3 +167,72 @@ def test_the_catalog_knows_a_long_clip_for_a_width() -> None:
     assert long_clip_for_width(512) == "BeichenZhang/LongCLIP-B"
     assert long_clip_for_width(1024) is None
     assert all(known.sha256 is None for known in CATALOG)  # none was read from a real file yet
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Two answers of the hub's HTTP interface: the list of a repository's files, and a file."""
+
+    folder: Path
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        repository, _, file = self.path.partition("/resolve/main/")
+        path = self.folder / file
+        if not repository.endswith("someone/model"):
+            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif not file:
+            siblings = [{"rfilename": path.name} for path in self.folder.iterdir()]
+            listing = {"id": "someone/model", "modelId": "someone/model", "siblings": siblings, "tags": []}
+            self.answer(200, json.dumps({**listing, "private": False, "downloads": 0, "likes": 0}).encode(), {})
+        elif path.is_file():
+            self.answer(200, path.read_bytes(), {"ETag": f'"{file}"', "X-Repo-Commit": "1" * 40})
+        else:
+            self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A hub on this machine; what lies in the folder is its repository someone/model."""
+    Hub.folder = tmp_path / "hub"
+    Hub.folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    point_at(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+    yield Hub.folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_hub_id_is_downloaded_once_and_then_read_from_the_cache(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = makers.text_only(makers.transformers_state(makers.openai_state()))
+    makers.folder(hub, state, {**makers.config_json(77, whole=False), "hidden_act": "gelu"})
+    (hub / "v1-5-pruned.safetensors").write_bytes(b"never asked for")
+    for reachable in (True, False):
+        if not reachable:
+            point_at(NOBODY, monkeypatch)
+        encoder = load_text_encoder("someone/model", cache_dir=tmp_path / "cache")
+        assert (num_positions(encoder), encoder.config.hidden_act) == (77, "gelu")
+    assert not list((tmp_path / "cache").rglob("v1-5*"))
+
+
+def test_an_unknown_repository_is_named(hub: Path, tmp_path: Path) -> None:
+    del hub
+    with pytest.raises(CheckpointError, match=r"someone/else cannot be had from the hub: .*404"):
+        find_source("someone/else", cache_dir=tmp_path)
