@@ -227,13 +227,13 @@ def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _sentence_spans(tokens: _Tokens, limit: int) -> list[tuple[int, int, Cut]]:
-    # A sentence longer than a window becomes pieces of half a window, which leaves room to read each behind the last.
+    # A sentence longer than a window becomes pieces of half a window, so that each can be read behind the one before.
     spans: list[tuple[int, int, Cut]] = []
-    ends = sorted({*tokens.ends["sentence"], len(tokens.ids)} - {0})
     start = 0
-    for end in ends:
-        while end - start > limit:
-            stop, cut = _next_cut(tokens, start, max(1, limit // 2))
+    for end in sorted({*tokens.ends["sentence"], len(tokens.ids)} - {0}):
+        longest = limit if end - start <= limit else max(1, limit // 2)
+        while end - start > longest:
+            stop, cut = _next_cut(tokens, start, longest)
             spans.append((start, stop, cut))
             start = stop
         spans.append((start, end, "end" if end == len(tokens.ids) else "sentence"))
