@@ -187,16 +187,15 @@ def _with_one_table(named: Mapping[str, Tensor], kept_rows: int) -> dict[str, Te
 
 
 def _layout_name(named: Mapping[str, Tensor], *, two_tables: bool, gmp: bool) -> str:
-    suffix = ", GmP" if gmp else ""
     if "token_embedding.weight" in named:
-        return ("Long-CLIP, two position tables" if two_tables else "OpenAI / open_clip") + suffix
-    if TOKEN_TABLE in named:
-        if two_tables:
-            return "longclip-transformers, two position tables" + suffix
-        return (
-            "transformers CLIPModel" if "visual_projection.weight" in named else "transformers text encoder"
-        ) + suffix
-    raise CheckpointError(f"no CLIP text tower in it; {_what_else(named)}")
+        name = "Long-CLIP, two position tables" if two_tables else "OpenAI / open_clip"
+    elif TOKEN_TABLE not in named:
+        raise CheckpointError(f"no CLIP text tower in it; {_what_else(named)}")
+    elif two_tables:
+        name = "longclip-transformers, two position tables"
+    else:
+        name = "transformers CLIPModel" if "visual_projection.weight" in named else "transformers text encoder"
+    return f"{name}, GmP" if gmp else name
 
 
 def _what_else(named: Mapping[str, Tensor]) -> str:

@@ -91,9 +91,8 @@ def model_of(checkpoint: Checkpoint) -> CLIPModel | CLIPTextModel | CLIPTextMode
     if "text_projection.weight" not in checkpoint.tensors:
         return text_encoder_of(checkpoint)
     _refuse_unknown(checkpoint, checkpoint.unknown)
-    tensors = {
-        key: value for key, value in checkpoint.tensors.items() if key != "logit_scale"
-    }  # it has no place for it
+    # A text tower has no place for the scale that CLIP's loss needs.
+    tensors = {key: value for key, value in checkpoint.tensors.items() if key != "logit_scale"}
     config = checkpoint.text_config()
     return build_model(CLIPTextModelWithProjection, config, tensors, source=checkpoint.source.name)
 

@@ -207,6 +207,13 @@ def test_both_towers_equal_what_transformers_loads(tmp_path: Path) -> None:
     assert torch.equal(one, other)
 
 
+def test_longclip_transformers_gives_both_towers(tmp_path: Path) -> None:
+    model = load_clip(longclip_transformers(tmp_path))
+    expected = makers.transformers_state(makers.one_table(makers.longclip_state()))
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
 def test_the_length_is_the_tensors_and_not_the_names(tmp_path: Path) -> None:
     stock = saved(makers.openai_state(), tmp_path / "longclip-L.pt")
     assert num_positions(load_text_encoder(stock)) == 77
