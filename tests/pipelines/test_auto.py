@@ -1,0 +1,177 @@
+"""AutoLongPipeline picks the long twin; `custom_pipeline=` gives the class that is installed; one file is enough."""
+
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import toys
+from diffusers import (
+    AnimateDiffPipeline,
+    DiffusionPipeline,
+    MotionAdapter,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from pictures import CHAPTER, KINDS, SENTENCE, draw
+from safetensors.torch import save_file
+
+from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
+from longclip_diffusers.errors import ModelError
+from longclip_diffusers.mixin import LongPromptMixin
+from longclip_diffusers.pipelines.auto import long_class
+from longclip_diffusers.text_encoder import position_table
+
+KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+
+
+@pytest.fixture
+def stock_folder(tmp_path):
+    folder = tmp_path / "model"
+    StableDiffusionPipeline(**toys.stable_diffusion_components()).save_pretrained(folder)
+    return folder
+
+
+# ---- from_pretrained
+
+
+@KIND
+def test_from_pretrained_picks_the_class_that_the_model_names(kind, tmp_path):
+    kind.stock(**kind.components()).save_pretrained(tmp_path)
+    pipe = AutoLongPipeline.from_pretrained(tmp_path, longclip="stretch")
+    assert type(pipe) is kind.long
+    assert pipe.tokenizer.model_max_length == 248
+
+
+def test_from_pretrained_with_a_controlnet(stock_folder):
+    pipe = AutoLongPipeline.from_pretrained(stock_folder, longclip=None, controlnet=toys.controlnet())
+    assert type(pipe) is StableDiffusionLongControlNetPipeline
+
+
+def test_from_pretrained_of_a_class_without_a_file_of_its_own(tmp_path):
+    StableDiffusionPAGPipeline(**toys.stable_diffusion_components()).save_pretrained(tmp_path)
+    pipe = AutoLongPipeline.from_pretrained(tmp_path, longclip=None)
+    assert isinstance(pipe, StableDiffusionPAGPipeline)
+    assert isinstance(pipe, LongPromptMixin)
+
+
+def test_from_pretrained_of_an_unknown_class(stock_folder):
+    index = stock_folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "DreamPipeline"))
+    with pytest.raises(ModelError, match="DreamPipeline"):
+        AutoLongPipeline.from_pretrained(stock_folder)
+
+
+# ---- from_pipe
+
+
+@KIND
+def test_from_pipe_is_the_twin_and_shares(kind):
+    stock = kind.stock(**kind.components())
+    twin = AutoLongPipeline.from_pipe(stock)
+    assert type(twin) is kind.long
+    assert twin.unet is stock.unet
+    assert np.array_equal(draw(twin, **kind.arguments()), draw(stock, **kind.arguments()))
+
+
+def test_from_pipe_of_pag_reads_a_chapter_and_saves_as_stock(tmp_path):
+    stock = StableDiffusionPAGPipeline(**toys.stable_diffusion_components(), pag_applied_layers=["mid"])
+    twin = AutoLongPipeline.from_pipe(stock)
+    assert type(twin).__name__ == "StableDiffusionPAGLongPipeline"
+    assert np.array_equal(draw(twin), draw(stock))
+    assert not np.array_equal(draw(twin, CHAPTER + "red"), draw(twin, CHAPTER + "blue"))
+    twin.save_pretrained(tmp_path)
+    assert type(DiffusionPipeline.from_pretrained(tmp_path)) is StableDiffusionPAGPipeline
+
+
+def test_from_pipe_of_animatediff_reads_a_chapter():
+    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
+    components = toys.stable_diffusion_components()
+    stock = AnimateDiffPipeline(
+        **{name: components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")},
+        motion_adapter=adapter,
+    )
+    twin = AutoLongPipeline.from_pipe(stock)
+    assert twin.unet is stock.unet
+    with torch.no_grad():
+        embeds, negative = twin.encode_prompt(CHAPTER, "cpu", 1, True)
+    assert embeds.shape == negative.shape
+    assert embeds.shape[1] > 77
+
+
+def test_twin_of_a_class_is_made_once():
+    assert long_class(StableDiffusionPAGPipeline) is long_class(StableDiffusionPAGPipeline)
+    assert long_class(StableDiffusionLongPipeline) is StableDiffusionLongPipeline
+
+
+def test_other_families_are_refused():
+    with pytest.raises(ModelError, match="StableDiffusionXLPipeline does not take its prompt as"):
+        long_class(StableDiffusionXLPipeline)
+    with pytest.raises(ModelError, match="DDPMPipeline"):
+        long_class(diffusers.DDPMPipeline)
+
+
+# ---- custom_pipeline=
+
+
+def test_custom_pipeline_is_the_installed_class(stock_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipe = DiffusionPipeline.from_pretrained(stock_folder, custom_pipeline=str(PIPELINES), trust_remote_code=True)
+    assert type(pipe) is StableDiffusionLongPipeline
+    pipe.load_longclip("stretch")
+    assert not np.array_equal(draw(pipe, CHAPTER + "red"), draw(pipe, CHAPTER + "blue"))
+
+
+# ---- from_single_file
+
+
+def write_checkpoint(folder, length):
+    """The text tower in the layout of an original SD checkpoint, beside the folder with its configs."""
+    components = toys.stable_diffusion_components(length=length)
+    StableDiffusionPipeline(**components).save_pretrained(folder / "config")
+    weights = components["text_encoder"].state_dict()
+    prefix = "cond_stage_model.transformer.text_model."
+    save_file({prefix + key: value.contiguous() for key, value in weights.items()}, folder / "model.safetensors")
+    # UNet and VAE are given: their conversion is diffusers' own business, and the UNet's has no way back in it.
+    given = {name: components[name] for name in ("unet", "vae")}
+    return folder / "model.safetensors", {"config": str(folder / "config"), **given}
+
+
+@pytest.mark.parametrize("make", [StableDiffusionLongPipeline, AutoLongPipeline])
+def test_single_file_with_its_own_encoder(tmp_path, make):
+    file, arguments = write_checkpoint(tmp_path, 77)
+    stock = StableDiffusionPipeline.from_single_file(str(file), **arguments)
+    pipe = make.from_single_file(file, longclip=None, context="related", **arguments)
+    assert type(pipe) is StableDiffusionLongPipeline
+    assert pipe.prompt_options.context == "related"
+    assert np.array_equal(draw(pipe), draw(stock))
+    assert not np.array_equal(draw(pipe, CHAPTER + "red"), draw(pipe, CHAPTER + "blue"))
+
+
+def test_single_file_stretched(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 77)
+    pipe = AutoLongPipeline.from_single_file(file, longclip="stretch", **arguments)
+    assert pipe.tokenizer.model_max_length == 248
+    assert not np.array_equal(draw(pipe, SENTENCE * 4 + "red"), draw(pipe, SENTENCE * 4 + "blue"))
+
+
+def test_single_file_that_is_long_already(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 248)
+    pipe = AutoLongPipeline.from_single_file(file, **arguments)
+    assert pipe.tokenizer.model_max_length == 248
+    assert torch.equal(position_table(pipe.text_encoder), position_table(toys.text_encoder(248)))
+
+
+def test_single_file_auto_names_the_choices(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 77)
+    with pytest.raises(ModelError, match="No Long-CLIP of width 32 is known for this model"):
+        AutoLongPipeline.from_single_file(file, **arguments)
+
+
+def test_single_file_with_a_controlnet(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 77)
+    pipe = AutoLongPipeline.from_single_file(file, longclip=None, controlnet=toys.controlnet(), **arguments)
+    assert type(pipe) is StableDiffusionLongControlNetPipeline
