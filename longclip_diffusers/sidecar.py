@@ -1,6 +1,7 @@
 """What a model folder remembers of our options: `longclip_config.json`, which every other loader ignores."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -8,10 +9,21 @@ from typing import Any, get_args
 from .errors import CheckpointError, LongClipError, PromptError
 from .windows import Context
 
-__all__ = ["AUTO", "SIDECAR", "PromptOptions", "format_sidecar", "named_encoder", "parse_sidecar", "read_sidecar"]
+__all__ = [
+    "AUTO",
+    "SIDECAR",
+    "PromptOptions",
+    "Sampling",
+    "format_sidecar",
+    "named_encoder",
+    "parse_sidecar",
+    "read_sampling",
+    "read_sidecar",
+]
 
 SIDECAR = "longclip_config.json"
 AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
+GENERATION = "generation"  # the sidecar's key for `Sampling`
 _CHOICES = {"context": get_args(Context), "syntax": ("plain",)}
 
 
@@ -36,6 +48,23 @@ class PromptOptions:
                 raise PromptError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, choices))}.")
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is denoised: the sidecar's "generation" says what suits it, the defaults suit Stable Diffusion 1.5.
+
+    steps: of denoising, 1 or more. guidance: classifier-free guidance scale, 0 or more.
+    """
+
+    steps: int = 30
+    guidance: float = 7.5
+
+    def __post_init__(self) -> None:
+        if type(self.steps) is not int or self.steps < 1:
+            raise PromptError(f"steps={self.steps!r}: expected a whole number, 1 or more.")
+        if type(self.guidance) not in (int, float) or not 0 <= self.guidance < math.inf:
+            raise PromptError(f"guidance={self.guidance!r}: expected a number, 0 or more (1 and less turn it off).")
+
+
 def format_sidecar(options: PromptOptions, *, longclip: str | None = None) -> str:
     """The sidecar's JSON. `longclip` names the long encoder; None says that `text_encoder/` is the one to read with."""
     return json.dumps({"longclip": longclip, **asdict(options)}, indent=2) + "\n"
@@ -47,10 +76,11 @@ def parse_sidecar(text: str, *, name: str = SIDECAR) -> tuple[str | None, Prompt
     Raises:
         CheckpointError: not a JSON object, an unknown key, or a value that the option does not take.
     """
-    known = ["longclip", *(field.name for field in fields(PromptOptions))]
+    known = ["longclip", *(field.name for field in fields(PromptOptions)), GENERATION]
     content = _json_object(text, name)
     if unknown := sorted(set(content) - set(known)):
         raise CheckpointError(f"{name}: unknown {', '.join(map(repr, unknown))}. Known keys: {', '.join(known)}.")
+    _sampling(content.pop(GENERATION, {}), name)
     longclip = content.pop("longclip", AUTO)
     if longclip is not None and not (isinstance(longclip, str) and longclip):
         raise CheckpointError(f"{name}: 'longclip' is {longclip!r}; expected a subfolder, a path, a hub id or null.")
@@ -65,20 +95,23 @@ def read_sidecar(model: str | Path, **hub: Any) -> tuple[str | None, PromptOptio
 
     Offline, a sidecar that is not in the hub's cache counts as none: most models have none.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        file = folder / SIDECAR
-        if not file.is_file():
-            return AUTO, PromptOptions()
-    else:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            file = Path(hf_hub_download(str(model), SIDECAR, **hub))
-        except EntryNotFoundError:  # its subclass LocalEntryNotFoundError is the offline case
-            return AUTO, PromptOptions()
+    file = _find(model, **hub)
+    if file is None:
+        return AUTO, PromptOptions()
     return parse_sidecar(file.read_text(encoding="utf-8"), name=f"{model}/{SIDECAR}")
+
+
+def read_sampling(model: str | Path, **hub: Any) -> Sampling:
+    """What a model folder's or hub id's sidecar recommends; the defaults where it recommends nothing.
+
+    Raises:
+        CheckpointError: the sidecar is not a JSON object, or its "generation" is not what `Sampling` takes.
+    """
+    file = _find(model, **hub)
+    if file is None:
+        return Sampling()
+    name = f"{model}/{SIDECAR}"
+    return _sampling(_json_object(file.read_text(encoding="utf-8"), name).get(GENERATION, {}), name)
 
 
 def named_encoder(model: str | Path, longclip: str, **hub: Any) -> tuple[str | Path, dict[str, Any]]:
@@ -92,6 +125,30 @@ def named_encoder(model: str | Path, longclip: str, **hub: Any) -> tuple[str | P
         return model, {**hub, "subfolder": f"{longclip}/text_encoder"}
     hub.pop("revision", None)
     return (inside if inside.exists() else longclip), hub
+
+
+def _find(model: str | Path, **hub: Any) -> Path | None:
+    """The sidecar's file, downloaded from a hub id; None where there is none."""
+    folder = Path(model)
+    if folder.is_dir():
+        file = folder / SIDECAR
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(model), SIDECAR, **hub))
+    except EntryNotFoundError:  # its subclass LocalEntryNotFoundError is the offline case
+        return None
+
+
+def _sampling(generation: Any, name: str) -> Sampling:
+    try:
+        return Sampling(**generation)
+    except (TypeError, LongClipError) as error:
+        raise CheckpointError(
+            f"{name}: {GENERATION!r} is {generation!r}, expected steps and guidance: {error}"
+        ) from error
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Pictures on disk and side by side: PNG files with their settings inside, and labelled comparisons."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import LongClipError
+
+__all__ = ["free_path", "numbered", "save_picture", "side_by_side", "writable_folder"]
+
+MARGIN = 6  # pixels around every picture and label of a comparison
+LABEL_SHARE = 24  # a label's letters are this part of the picture's height, and at least
+SMALLEST_LABEL = 11  # pixels, below which the default font cannot be read
+
+
+def save_picture(picture: Image.Image, path: Path, metadata: Mapping[str, object]) -> None:
+    """Write a PNG whose text chunks are `metadata`; the name appears only when the file is whole.
+
+    Raises:
+        LongClipError: the file cannot be written.
+    """
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_itxt(key, str(value))
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(unfinished, format="PNG", pnginfo=info)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def writable_folder(folder: Path) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        LongClipError: it cannot be made, or files cannot be made in it.
+    """
+    probe = folder / ".longgen.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`path` itself, or for several pictures `STEM-1.png`, `STEM-2.png` ..."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def free_path(folder: Path, count: int = 1, *, stem: str = "longgen") -> Path:
+    """The first of `STEM.png`, `STEM-2.png`, `STEM-3.png` ... whose `numbered` files do not exist yet."""
+    number = 1
+    while True:
+        path = folder / f"{stem if number == 1 else f'{stem}-{number}'}.png"
+        if not any(each.exists() for each in numbered(path, count)):
+            return path
+        number += 1
+
+
+def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """One picture of several, from left to right, each under its label."""
+    height = max(picture.height for _, picture in pictures)
+    font = ImageFont.load_default(max(SMALLEST_LABEL, height // LABEL_SHARE))
+    boxes = [font.getbbox(label) for label, _ in pictures]
+    label_height = round(max(box[3] for box in boxes))
+    widths = [max(picture.width, round(box[2])) for (_, picture), box in zip(pictures, boxes, strict=True)]
+    size = (sum(widths) + MARGIN * (len(widths) + 1), height + label_height + 3 * MARGIN)
+    canvas = Image.new("RGB", size, "white")
+    draw, left = ImageDraw.Draw(canvas), MARGIN
+    for (label, picture), width in zip(pictures, widths, strict=True):
+        draw.text((left, MARGIN), label, fill="black", font=font)
+        canvas.paste(picture, (left, label_height + 2 * MARGIN))
+        left += width + MARGIN
+    return canvas
+
+
+def _cannot_write(path: Path, error: OSError) -> LongClipError:
+    return LongClipError(f"{path} cannot be written: {error.strerror or error}. Name another place with --out.")
