@@ -8,8 +8,8 @@ import pytest
 import torch
 import toys
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline, UNet2DModel
+from drawing import CHAPTER, draw
 from peft import LoraConfig
-from pictures import CHAPTER, draw
 
 from longclip_diffusers import (
     StableDiffusionLongControlNetPipeline,

@@ -4,8 +4,8 @@ import pytest
 import torch
 import toys
 from diffusers import StableDiffusionPipeline
+from drawing import CHAPTER, SENTENCE, draw
 from peft import LoraConfig
-from pictures import CHAPTER, SENTENCE, draw
 from torch.testing import assert_close
 
 from longclip_diffusers import LongClipError, StableDiffusionLongPipeline, encode_long_prompt

@@ -15,7 +15,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from pictures import CHAPTER, KINDS, SENTENCE, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw
 from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import toys
-from pictures import CHAPTER, KINDS, SENTENCE, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw
 
 KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import toys
-from pictures import KINDS, draw
+from drawing import KINDS, draw
 
 KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 FULL = "a" * 10 + " " + "b " * 65  # 75 byte tokens: exactly full

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 from diffusers import DiffusionPipeline
-from pictures import CHAPTER, KINDS, SENTENCE, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw
 from safetensors import safe_open
 
 from longclip_diffusers import StableDiffusionLongPipeline
