@@ -33,7 +33,7 @@ class Checkpoint:
     @property
     def has_vision(self) -> bool:
         """Whether it holds an image tower of the kind that transformers' CLIPModel has."""
-        return "visual_projection.weight" in self.tensors
+        return any(key.startswith("vision_model.") for key in self.tensors)
 
     def text_config(self) -> CLIPTextConfig:
         """The text tower's config; CheckpointError where the weights imply none."""

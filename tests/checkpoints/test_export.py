@@ -167,3 +167,11 @@ def test_a_bad_source_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"visual_projection\.weight holds NaN"):
         convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt", to="openai")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_weight_without_a_place_is_never_dropped_in_silence(tmp_path: Path) -> None:
+    torch.save(
+        {**makers.openai_state(vision=False), "visual.proj": makers.openai_state()["visual.proj"]}, tmp_path / "a.pt"
+    )
+    with pytest.raises(CheckpointError, match=r"holds visual_projection\.weight, which its tower has no place for"):
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "out")

@@ -429,6 +429,9 @@ def test_a_float16_overflow_is_named(tmp_path: Path) -> None:
 def test_load_clip_needs_both_towers(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a text tower only"):
         load_clip(text_model(tmp_path))
+    without_projection = {key: value for key, value in makers.longclip_state().items() if key != "visual.proj"}
+    with pytest.raises(CheckpointError, match=r"lacks visual_projection\.weight"):
+        load_clip(saved(without_projection, tmp_path / "a.pt"))
     without_logit_scale = _changed(logit_scale=None)
     with pytest.raises(CheckpointError, match="lacks logit_scale"):
         load_clip(saved(without_logit_scale, tmp_path / "a.pt"))
