@@ -182,7 +182,7 @@ class LongLoadingMixin(_Pipeline):
 
 def stock_class(pipeline: type) -> type[DiffusionPipeline]:
     """The pipeline class that a long one stands for: the first in its ancestry that is not ours."""
-    return next(each for each in pipeline.__mro__ if not issubclass(each, LongLoadingMixin))  # type: ignore[return-value]
+    return next(each for each in pipeline.__mro__ if not issubclass(each, LongLoadingMixin))
 
 
 def _chosen(options: PromptOptions, **choices: Any) -> PromptOptions:

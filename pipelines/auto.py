@@ -59,7 +59,8 @@ class AutoLongPipeline:
         Raises:
             ModelError: the pipeline does not take its prompt as SD 1.x/2.x do.
         """
-        return long_class(type(pipeline)).from_pipe(pipeline, **kwargs)
+        stock: type = type(pipeline)
+        return long_class(stock).from_pipe(pipeline, **kwargs)
 
 
 @cache

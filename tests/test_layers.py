@@ -14,7 +14,7 @@ NAME = "longclip_diffusers"
 # imports nothing until it is asked, and may then import anything.
 ROWS = (
     {"cli", "comfyui"},
-    {"pipelines", "evaluation", "training"},
+    {"pipelines", "generation", "evaluation", "training"},
     {"mixin", "loading", "components", "sidecar", "storybook", "pictures", "prompt_files"},
     {"conditioning", "kv_cache", "syntax"},
     {"text_encoder", "checkpoints"},
