@@ -201,8 +201,6 @@ def _next_cut(tokens: _Tokens, start: int, limit: int) -> tuple[int, Cut]:
 
 
 def _context_windows(tokens: _Tokens, limit: int) -> list[Window]:
-    if len(tokens.ids) <= limit:
-        return _plain_windows(tokens, limit)
     sentences = _sentence_spans(tokens, limit)
     lengths = [stop - start for start, stop, _ in sentences]
     groups = _group_sentences(lengths, limit)

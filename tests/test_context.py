@@ -44,6 +44,13 @@ def test_a_word_that_many_sentences_hold_relates_nothing():
     assert chosen(sentences, (last, last + 1), limit=20) == (last - 1,)
 
 
+@pytest.mark.parametrize(("num_holders", "is_rare"), [(4, True), (32, True), (33, False)])
+def test_in_a_long_text_a_word_is_rare_up_to_32_sentences(num_holders, is_rare):
+    sentences = [*["a kite"] * (num_holders - 1), *(f"x{index} y{index}" for index in range(1000)), "the kite"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=20) == (num_holders - 2 if is_rare else last - 1,)
+
+
 def test_a_plural_finds_its_singular_and_case_does_not_matter():
     sentences = ["A Sail hung.", *FILLER, "the sails fell"]
     assert chosen(sentences, (9, 10), limit=20) == (0,)

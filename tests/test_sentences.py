@@ -19,6 +19,7 @@ from longclip_diffusers.sentences import clause_ends, sentence_ends, split_sente
         ("By J. R. R. Tolkien. It was I. Then on.", ["By J. R. R. Tolkien.", "It was I.", "Then on."]),
         ("The U.S. Army left at 5 p.m. The bay, e.g. the pier, was empty.",
          ["The U.S. Army left at 5 p.m.", "The bay, e.g. the pier, was empty."]),
+        ("He left at 5 p.m. by boat.", ["He left at 5 p.m. by boat."]),
         ("Nets, etc. lay about. Nets, etc. Then rain.", ["Nets, etc. lay about.", "Nets, etc.", "Then rain."]),
         ("He waited... and then it came. So... Well.", ["He waited... and then it came.", "So...", "Well."]),
         ('"Stop!" he said. "I see." She left.', ['"Stop!" he said.', '"I see."', "She left."]),

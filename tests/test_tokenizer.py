@@ -21,6 +21,7 @@ TEXTS = [
     "“Don’t,” she said — ‘never’…",
     "a ﬁne ﬂower ＡＢＣ！ １２",
     "salt &amp;amp; pepper &lt;b&gt; it&#39;s",
+    "<b> salt &amp;amp; pepper",  # ftfy resolves no entity beside a "<"
     "cafÃ© naÃ¯ve â€œquotedâ€\x9d",
     "Cafe\u0301 \u00a0NBSP\ttab\r\nline\n\nparagraph   spaces  ",
     "🙂👩‍👩‍👧 emoji 日本の猫。 Ёж Ünïcödé ①②",

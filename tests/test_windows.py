@@ -147,7 +147,7 @@ def test_no_cut_falls_inside_a_textual_inversion_group(before, glue):
     group = ["<cat>", "<cat>_1", "<cat>_2"]
     tokenizer.add_tokens([*group, "<other>"])
     ids = tokenizer.convert_tokens_to_ids(group)
-    text = ("a" + glue) * before + f" {' '.join(group)} <other> b. {' '.join(group)} c" * 5
+    text = f"{'a' * before}{glue}{' '.join(group)} <other> b. {' '.join(group)} c. " * 5
     plan = plan_windows(text, tokenizer, window=2 + 7)
     check(plan, text, tokenizer)
     whole = [list(window.own_ids)[i : i + 3] for window in plan.windows for i in range(len(window.own_ids))]
@@ -160,6 +160,7 @@ def test_a_group_longer_than_a_window_is_cut_but_not_dropped():
     tokenizer.add_tokens(names)
     plan = plan_windows(" ".join(names), tokenizer, window=2 + 3)
     assert own_ids(plan) == tokenizer.convert_tokens_to_ids(names)
+    assert [len(window.own_ids) for window in plan.windows] == [3, 3, 2]
 
 
 def test_each_text_of_a_list_starts_a_new_window(tokenizer):
