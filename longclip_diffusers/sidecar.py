@@ -12,18 +12,18 @@ from .windows import Context
 __all__ = [
     "AUTO",
     "SIDECAR",
+    "Generation",
     "PromptOptions",
-    "Sampling",
     "format_sidecar",
     "named_encoder",
     "parse_sidecar",
-    "read_sampling",
+    "read_generation",
     "read_sidecar",
 ]
 
 SIDECAR = "longclip_config.json"
 AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
-GENERATION = "generation"  # the sidecar's key for `Sampling`
+GENERATION = "generation"  # the sidecar's key for `Generation`
 _CHOICES = {"context": get_args(Context), "syntax": ("plain",)}
 
 
@@ -49,7 +49,7 @@ class PromptOptions:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Generation:
     """How a model is denoised: the sidecar's "generation" says what suits it, the defaults suit Stable Diffusion 1.5.
 
     steps: of denoising, 1 or more. guidance: classifier-free guidance scale, 0 or more.
@@ -80,7 +80,7 @@ def parse_sidecar(text: str, *, name: str = SIDECAR) -> tuple[str | None, Prompt
     content = _json_object(text, name)
     if unknown := sorted(set(content) - set(known)):
         raise CheckpointError(f"{name}: unknown {', '.join(map(repr, unknown))}. Known keys: {', '.join(known)}.")
-    _sampling(content.pop(GENERATION, {}), name)
+    _generation(content.pop(GENERATION, {}), name)
     longclip = content.pop("longclip", AUTO)
     if longclip is not None and not (isinstance(longclip, str) and longclip):
         raise CheckpointError(f"{name}: 'longclip' is {longclip!r}; expected a subfolder, a path, a hub id or null.")
@@ -101,17 +101,17 @@ def read_sidecar(model: str | Path, **hub: Any) -> tuple[str | None, PromptOptio
     return parse_sidecar(file.read_text(encoding="utf-8"), name=f"{model}/{SIDECAR}")
 
 
-def read_sampling(model: str | Path, **hub: Any) -> Sampling:
+def read_generation(model: str | Path, **hub: Any) -> Generation:
     """What a model folder's or hub id's sidecar recommends; the defaults where it recommends nothing.
 
     Raises:
-        CheckpointError: the sidecar is not a JSON object, or its "generation" is not what `Sampling` takes.
+        CheckpointError: the sidecar is not a JSON object, or its "generation" is not what `Generation` takes.
     """
     file = _find(model, **hub)
     if file is None:
-        return Sampling()
+        return Generation()
     name = f"{model}/{SIDECAR}"
-    return _sampling(_json_object(file.read_text(encoding="utf-8"), name).get(GENERATION, {}), name)
+    return _generation(_json_object(file.read_text(encoding="utf-8"), name).get(GENERATION, {}), name)
 
 
 def named_encoder(model: str | Path, longclip: str, **hub: Any) -> tuple[str | Path, dict[str, Any]]:
@@ -142,9 +142,9 @@ def _find(model: str | Path, **hub: Any) -> Path | None:
         return None
 
 
-def _sampling(generation: Any, name: str) -> Sampling:
+def _generation(generation: Any, name: str) -> Generation:
     try:
-        return Sampling(**generation)
+        return Generation(**generation)
     except (TypeError, LongClipError) as error:
         raise CheckpointError(
             f"{name}: {GENERATION!r} is {generation!r}, expected steps and guidance: {error}"

@@ -44,15 +44,19 @@ def exit_code(program: str, work: Callable[[], int | None], *, debug: bool = Fal
         return 2 if isinstance(error, UsageError) else 1
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*, debug: bool = False) -> None:
     """Silence what transformers, diffusers and the hub say of their own work; downloads keep their progress bars."""
-    import diffusers
+    if debug:
+        return
     import huggingface_hub
     import transformers
 
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    import diffusers  # later than the above: it makes transformers warn of torchvision while it is imported
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     huggingface_hub.utils.logging.set_verbosity_error()
     huggingface_hub.utils.enable_progress_bars()
 
@@ -64,13 +68,11 @@ def _complain(program: str, message: str, code: int = 1) -> int:
 
 @contextmanager
 def _short_warnings(program: str) -> Iterator[None]:
-    # Warnings of ours are UserWarning; other kinds are for developers (deprecations and the like).
-    def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
-        if category is UserWarning:
-            _complain(program, f"warning: {message}")
+    def show(message: Warning | str, *rest: object, **more: object) -> None:
+        _complain(program, f"warning: {message}")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # deprecations and the like, which are for developers
         warnings.filterwarnings("default", category=UserWarning, module=r"longclip_diffusers|__main__")
         warnings.showwarning = show  # the documented way to redirect them; catch_warnings puts the old one back
         yield

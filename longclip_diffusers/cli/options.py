@@ -1,0 +1,146 @@
+"""What `longgen` can be told, checked before anything heavy is imported."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from .exits import UsageError
+
+__all__ = ["DESCRIPTION", "Options"]
+
+DESCRIPTION = """Draw a picture from a prompt of any length.
+
+  longgen "A picture of a bay under a pink sky ..."
+  longgen --file chapter.txt --compare
+  longgen --file chapter.txt --model stable-diffusion-v1-5/stable-diffusion-v1-5
+  longgen --batch prompts.jsonl --out pictures"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `longgen`; the strings below are its help."""
+
+    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
+    """The text to draw, of any length. - reads it from standard input."""
+
+    file: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Read the prompt from a UTF-8 text file instead."""
+
+    batch: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Draw every line of a .txt (a prompt a line) or .jsonl file (a string, or an object with prompt, negative, seed,
+    name). Pictures are FOLDER/NAME.png, or the line's number; those that exist are skipped, so that an interrupted
+    batch goes on when it is started again."""
+
+    model: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="(default: $LONGGEN_MODEL, else bundled)")] = (
+        None
+    )
+    """Stable Diffusion 1.x or 2.x: a diffusers folder, a checkpoint file or a hub id."""
+
+    longclip: Annotated[str, arg(metavar="auto|stretch|none|SOURCE")] = "auto"
+    """The long text encoder: the one that fits the model; the model's own, stretched without training; the model's own
+    as it is; or a file, folder or hub id."""
+
+    negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
+    """What the picture should not show; of any length too."""
+
+    steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the model's, else 30)")] = None
+    """Steps of denoising."""
+
+    guidance: Annotated[float | None, arg(metavar="X", help_behavior_hint="(default: the model's, else 7.5)")] = None
+    """How strictly the picture follows the prompt; 1 or less turns guidance off."""
+
+    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: random, and printed)")] = None
+    """Number that decides the noise; the same seed and settings give the same picture."""
+
+    size: Annotated[str | None, arg(metavar="N|WxH", help_behavior_hint="(default: the model's)")] = None
+    """Size in pixels, 512 or 768x512."""
+
+    num_images: Annotated[int, arg(metavar="N")] = 1
+    """Pictures per prompt, with the seeds SEED, SEED+1, ..."""
+
+    syntax: Annotated[str | None, arg(metavar="plain", help_behavior_hint="(default: plain)")] = None
+    """How the prompt is written: plain takes every bracket and sign as text."""
+
+    window: Annotated[str | None, arg(metavar="auto|N", help_behavior_hint="(default: the model's, else auto)")] = None
+    """Tokens the encoder reads at once; auto is its own length."""
+
+    context: Annotated[
+        Literal["none", "related"] | None,
+        arg(metavar="none|related", help_behavior_hint="(default: the model's, else none)"),
+    ] = None
+    """related: read each later sentence behind the earlier ones it needs."""
+
+    compare: bool = False
+    """Put the picture that stock diffusers draws of the first 77 tokens beside the long one, same seed."""
+
+    tokens: bool = False
+    """Only print how the prompt is cut into windows."""
+
+    out: Annotated[
+        str | None, arg(metavar="FILE.png|FOLDER", help_behavior_hint="(default: longgen.png, longgen-2.png ...)")
+    ] = None
+    """Where to write. A FILE.png is overwritten; in a FOLDER nothing is (the next free longgen-N.png). Several pictures
+    of one FILE.png are FILE-1.png, FILE-2.png ... A batch's default FOLDER has the name of the batch file."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto: a GPU if there is one."""
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """auto: float16 on a GPU, float32 on the CPU."""
+
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    """xformers needs a GPU and the extra longclip-diffusers[xformers]."""
+
+    offload: bool = False
+    """Keep only the part of the model on the GPU that is at work: slower, in less memory."""
+
+    debug: bool = False
+    """Show the traceback of an error, and what the libraries say."""
+
+    def __post_init__(self) -> None:
+        sources = [self.prompt != "", self.file is not None, self.batch is not None]
+        if sum(sources) != 1:
+            problem = "no prompt, or an empty one" if not any(sources) else "several prompts"
+            raise UsageError(
+                f"{problem}: give a text, --file FILE, --batch FILE, or - for standard input, one of them."
+            )
+        if self.num_images < 1:
+            raise UsageError(f"--num-images {self.num_images}: expected 1 or more.")
+        if self.window not in (None, "auto") and not re.fullmatch(r"\d+", self.window):
+            raise UsageError(f"--window {self.window}: expected auto or a number of tokens.")
+        if self.size is not None and not re.fullmatch(r"\d+(x\d+)?", self.size):
+            raise UsageError(f"--size {self.size}: expected pixels, 512 or 768x512.")
+        if self.batch and self.file_out:
+            raise UsageError(f"--out {self.out}: a batch is drawn into a folder.")
+        if self.out and not self.file_out and Path(self.out).suffix and not Path(self.out).is_dir():
+            raise UsageError(f"--out {self.out}: expected a name that ends in .png, or a folder.")
+
+    @property
+    def file_out(self) -> Path | None:
+        """The one file to write; None where `folder` takes any number."""
+        return Path(self.out) if self.out and self.out.endswith(".png") and not Path(self.out).is_dir() else None
+
+    @property
+    def folder(self) -> Path:
+        """Where files are written."""
+        if self.file_out:
+            return self.file_out.parent
+        return Path(self.out or (self.batch.stem if self.batch else "."))
+
+    @property
+    def width_and_height(self) -> tuple[int, int] | None:
+        """The size as numbers; None is the model's."""
+        if self.size is None:
+            return None
+        width, _, height = self.size.partition("x")
+        return int(width), int(height or width)
+
+    @property
+    def prompt_options(self) -> dict[str, str | int | None]:
+        """Which encoder and how it reads, as a long pipeline's `from_pretrained` takes them."""
+        window = int(self.window) if self.window and self.window != "auto" else self.window
+        longclip = None if self.longclip == "none" else self.longclip
+        return {"longclip": longclip, "window": window, "context": self.context, "syntax": self.syntax}

@@ -1,0 +1,203 @@
+"""From a prompt to a picture: which model, on which device, and the truncating twin to compare with."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from .errors import LongClipError, ModelError, PromptError
+from .loading import stock_class
+from .mixin import LongPromptMixin
+from .pictures import side_by_side
+from .pipelines import AutoLongPipeline
+from .positions import CLIP_LENGTH
+from .sidecar import Generation
+from .text_encoder import num_positions
+
+__all__ = ["Painter", "Placement", "check_size", "load_pipeline", "load_reader", "truncating_twin"]
+
+SIZE_STEP = 8  # diffusers refuses pictures whose sides are not multiples of it
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a model computes.
+
+    device: auto (cuda, else mps, else cpu), cuda, mps or cpu. dtype: auto (float16 on cuda and mps, else float32),
+    float32, float16 or bfloat16. attention: sdpa or xformers. offload: keep on the device only what computes.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str = "sdpa"
+    offload: bool = False
+
+    def resolve(self) -> tuple[torch.device, torch.dtype]:
+        """The device and the dtype that are meant.
+
+        Raises:
+            ModelError: the device is not there, or cannot do what is asked of it.
+        """
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        device = next(name for name in there if there[name]) if self.device == "auto" else self.device
+        if not there.get(device):
+            raise ModelError(f"No {device} device here (PyTorch {torch.__version__}). Use device auto or cpu.")
+        if device == "cpu" and (self.offload or self.attention == "xformers"):
+            option = "offload" if self.offload else "attention xformers"
+            raise ModelError(f"{option} needs a GPU, and this runs on the CPU. Leave it out.")
+        if self.dtype == "auto":
+            return torch.device(device), torch.float32 if device == "cpu" else torch.float16
+        return torch.device(device), DTYPES[self.dtype]
+
+    def place(self, pipe: DiffusionPipeline) -> None:
+        """Bring a pipeline there.
+
+        Raises:
+            ModelError: xformers is asked for and not installed.
+        """
+        device, _ = self.resolve()
+        if self.attention == "xformers":
+            try:
+                pipe.enable_xformers_memory_efficient_attention()
+            except ModuleNotFoundError as error:
+                raise ModelError("xformers is not installed: pip install 'longclip-diffusers[xformers]'.") from error
+        if self.offload:
+            pipe.enable_model_cpu_offload(device=device)
+        else:
+            pipe.to(device)
+
+
+def load_pipeline(model: str | Path, placement: Placement | None = None, **options: Any) -> LongPromptMixin:
+    """The long pipeline of a model folder, hub id or single checkpoint file, ready to draw.
+
+    Args:
+        placement: device, dtype and attention; None is the best that is here.
+        **options: of `AutoLongPipeline.from_pretrained`: longclip, window, context, syntax ...
+
+    Raises:
+        LongClipError: no such model, no such device, or an encoder that does not fit.
+    """
+    placement = placement or Placement()
+    _, dtype = placement.resolve()
+    pipe = _open(model, dtype=dtype, **options)
+    placement.place(pipe)
+    return pipe
+
+
+def load_reader(model: str | Path, **options: Any) -> LongPromptMixin:
+    """The same without UNet, VAE and safety checker: it plans prompts (`plan_prompt`) and draws nothing."""
+    unused = ("unet", "vae", "safety_checker", "feature_extractor", "image_encoder")
+    return _open(model, **dict.fromkeys(unused), **options)
+
+
+def truncating_twin(pipe: LongPromptMixin, model: str | Path, placement: Placement | None = None) -> DiffusionPipeline:
+    """Stock diffusers' pipeline of the same model: its own 77-row text encoder, every other component `pipe`'s.
+
+    Raises:
+        ModelError: the model's own text encoder is long, so that nothing truncates.
+    """
+    own = ("text_encoder", "tokenizer")
+    shared = {name: component for name, component in pipe.components.items() if name not in own}
+    stock = stock_class(type(pipe))
+    with _model_errors(model):
+        load = stock.from_single_file if Path(model).is_file() else stock.from_pretrained
+        twin = load(str(model), dtype=pipe.dtype, **shared)
+    if (rows := num_positions(twin.text_encoder)) > CLIP_LENGTH:
+        raise ModelError(
+            f"A comparison needs a text encoder of {CLIP_LENGTH} rows for its truncated side, and {model} has "
+            f"one of {rows}. Give the Stable Diffusion it came from as the model and the long encoder as longclip."
+        )
+    (placement or Placement()).place(twin)
+    return twin
+
+
+def check_size(pipe: DiffusionPipeline, size: tuple[int, int] | None) -> None:
+    """Refuse a size (width, height) that this pipeline's autoencoder cannot give exactly.
+
+    Raises:
+        PromptError: a side is not a positive multiple of the autoencoder's factor.
+    """
+    step = math.lcm(SIZE_STEP, pipe.vae_scale_factor)
+    if size and any(side < step or side % step for side in size):
+        raise PromptError(f"size {size[0]}x{size[1]}: this model's sides are multiples of {step}, {step} or more.")
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A model and how it draws: called with a prompt and a seed it gives the picture.
+
+    The same seed gives the same noise on every device. size: (width, height), None is the one the model was trained
+    with. twin: a `truncating_twin`, whose picture is put beside.
+    """
+
+    pipe: LongPromptMixin
+    generation: Generation
+    size: tuple[int, int] | None = None
+    twin: DiffusionPipeline | None = None
+
+    def __post_init__(self) -> None:
+        check_size(self.pipe, self.size)
+
+    def __call__(self, prompt: str, *, seed: int, negative: str = "") -> Image.Image:
+        """One picture, or the labelled pair.
+
+        Raises:
+            LongClipError: a prompt that the model cannot take.
+        """
+        if self.twin is None:
+            return self._draw(self.pipe, prompt, seed, negative)
+        num_tokens = self.pipe.plan_prompt(prompt).num_tokens
+        pipes = {f"truncated at {CLIP_LENGTH}": self.twin, f"all {num_tokens} tokens": self.pipe}
+        return side_by_side([(label, self._draw(pipe, prompt, seed, negative)) for label, pipe in pipes.items()])
+
+    @property
+    def trained_size(self) -> tuple[int, int]:
+        """(width, height) of what the model draws where nothing else is asked for, as diffusers works it out."""
+        size, factor = self.pipe.unet.config.sample_size, self.pipe.vae_scale_factor
+        height, width = (size, size) if isinstance(size, int) else size
+        return width * factor, height * factor
+
+    def _draw(self, pipe: DiffusionPipeline, prompt: str, seed: int, negative: str) -> Image.Image:
+        width, height = self.size or (None, None)
+        result = pipe(
+            prompt,
+            negative_prompt=negative or None,
+            num_inference_steps=self.generation.steps,
+            guidance_scale=self.generation.guidance,
+            width=width,
+            height=height,
+            generator=torch.Generator("cpu").manual_seed(seed),
+        )
+        if any(result.nsfw_content_detected or ()):
+            warnings.warn("the safety checker blackened the picture; try another seed.", UserWarning, stacklevel=1)
+        return result.images[0]
+
+
+def _open(model: str | Path, **options: Any) -> LongPromptMixin:
+    with _model_errors(model):
+        if Path(model).is_file():
+            return AutoLongPipeline.from_single_file(model, **options)
+        return AutoLongPipeline.from_pretrained(model, **options)
+
+
+@contextmanager
+def _model_errors(model: str | Path) -> Iterator[None]:
+    # diffusers and the hub raise OSError and ValueError, often over many lines; the first says what it is.
+    try:
+        yield
+    except LongClipError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{str(model)!r} is no model that can be opened: expected a diffusers folder, a checkpoint file, or the id "
+            f"of a model on the hub ({reason})."
+        ) from error
