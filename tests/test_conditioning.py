@@ -201,6 +201,11 @@ def test_one_row_count_for_all_texts_of_a_call(tokenizer):
     assert num_rows([parts], window=77) == 2 * 77
 
 
+@pytest.mark.parametrize(("num_tokens", "rows"), [(0, 77), (75, 77), (76, 154), (152, 154), (153, 231)])
+def test_context_rows_are_the_smallest_multiple_of_77_that_holds_bos_text_and_eos(num_tokens, rows, tokenizer, encoder):
+    assert encode_long_prompt("a " * num_tokens, tokenizer, encoder, context="related").embeds.shape[1] == rows
+
+
 def test_dtype_and_gradients_follow_the_encoder(tokenizer):
     encoder = toys.text_encoder().to(torch.bfloat16)
     plan = plan_windows(STORY, tokenizer, window=77)
