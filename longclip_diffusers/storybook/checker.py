@@ -22,7 +22,9 @@ def read_picture(picture: Image.Image) -> dict[str, str]:
         LongClipError: the picture has another size.
     """
     if picture.size != (SIZE, SIZE):
-        raise LongClipError(f"The storybook's checker reads {SIZE}x{SIZE} pictures, got {picture.width}x{picture.height}.")
+        raise LongClipError(
+            f"The storybook's checker reads {SIZE}x{SIZE} pictures, got {picture.width}x{picture.height}."
+        )
     pixels = np.asarray(picture.convert("RGB"), dtype=float)
     found = {}
     for slot in SLOTS:

@@ -7,7 +7,18 @@ from ..tokenizer import load_tokenizer
 
 __all__ = ["narrate"]
 
-NAMES = ("Mara", "Tom", "Old Ines", "the postman", "her brother", "the captain", "Jonas", "my aunt", "the twins", "Nell")
+NAMES = (
+    "Mara",
+    "Tom",
+    "Old Ines",
+    "the postman",
+    "her brother",
+    "the captain",
+    "Jonas",
+    "my aunt",
+    "the twins",
+    "Nell",
+)
 MOMENTS = (
     "That morning",
     "Before breakfast",

@@ -28,14 +28,13 @@ def read_merges(wheel: Path) -> list[tuple[str, str]]:
             lines = gzip.decompress(archive.read(MERGES_IN_WHEEL)).decode("utf-8").split("\n")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise LongClipError(
-            f"{wheel} is not a wheel of open_clip_torch ({error}). "
-            "Get one with: pip download --no-deps open_clip_torch"
+            f"{wheel} is not a wheel of open_clip_torch ({error}). Get one with: pip download --no-deps open_clip_torch"
         ) from error
     return [(left, right) for left, right in (line.split() for line in lines[1 : NUM_MERGES + 1])]
 
 
 def build_tokenizer(merges: list[tuple[str, str]], *, max_length: int) -> CLIPTokenizer:
-    """CLIP's tokenizer with `model_max_length=max_length`, padding with the end-of-text token as Stable Diffusion 1.x does."""
+    """CLIP's tokenizer with `model_max_length=max_length`; it pads with the end-of-text token, as SD 1.x does."""
     characters = list(bytes_to_unicode().values())
     tokens = [*characters, *(character + "</w>" for character in characters), *(left + right for left, right in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]

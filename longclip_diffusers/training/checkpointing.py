@@ -1,4 +1,4 @@
-"""A training's state as one safetensors file: weights, averaged weights, optimiser, step. Written whole or not at all."""
+"""A training's state as one safetensors file: weights, averages, optimiser, step; written whole or not at all."""
 
 from pathlib import Path
 
@@ -36,9 +36,7 @@ def save_state(
     unfinished.replace(path)
 
 
-def load_state(
-    path: Path, module: nn.Module, averaged: AveragedModel | None, optimiser: torch.optim.Optimizer
-) -> int:
+def load_state(path: Path, module: nn.Module, averaged: AveragedModel | None, optimiser: torch.optim.Optimizer) -> int:
     """Restore what `save_state` wrote, in place, and return the number of steps done; 0 where `path` does not exist.
 
     Raises:
@@ -59,6 +57,6 @@ def load_state(
         optimiser.load_state_dict({**optimiser.state_dict(), "state": restored})
     except Exception as error:  # safetensors and torch each have their own kinds; all mean the same here
         raise CheckpointError(
-            f"{path} cannot be resumed from ({error}). It is damaged or of another recipe; delete it to start this stage anew."
+            f"{path} cannot be resumed from ({error}). It is damaged or of another recipe; delete it to begin anew."
         ) from error
     return step

@@ -20,13 +20,14 @@ from .autoencoder import pixels_of
 from .loop import Schedule, Step, optimise
 from .texts import MAX_DETAILS, CompactVocabulary, TextBatch, base_caption, batch_captions
 
-__all__ = ["CLIP_SCHEDULE", "build_clip", "train_clip"]
+__all__ = ["CLIP_SCHEDULE", "LENGTH", "WIDTH", "build_clip", "expand_clip", "train_clip"]
 
-CLIP_SCHEDULE = Schedule(steps=2000, batch_size=64, learning_rate=1.5e-3, warmup=100)
+CLIP_SCHEDULE = Schedule(steps=2200, batch_size=64, learning_rate=1.5e-3, warmup=100)
 WIDTH = 64
 LENGTH = 77
 NUM_COLOURS = 6
 CONTRASTIVE_FROM = 0.5  # share of the steps before the contrastive loss joins
+CONTRASTIVE_WEIGHT = 0.5
 MAX_LOGIT_SCALE = 4.6052  # ln 100, CLIP's own bound
 # transformers' 0.02 leaves a vision tower of this size blind to where things are.
 VISION_POSITION_STD = 0.3
@@ -63,6 +64,24 @@ def build_clip(vocabulary_size: int, end_of_text: int) -> CLIPModel:
     return model
 
 
+def expand_clip(clip: CLIPModel, vocabulary: CompactVocabulary, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """The trained model with CLIP's 49,408 token rows instead of the compact ones."""
+    values = clip.config.to_dict()
+    values["text_config"] |= {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = CLIPConfig.from_dict(values)
+    weights = clip.state_dict()
+    name = "text_model.embeddings.token_embedding.weight"
+    weights[name] = vocabulary.expand(weights[name].cpu())
+    model = CLIPModel(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
 class _WarmUp(nn.Module):
     """CLIP and its temporary heads, trained as one module."""
 
@@ -75,7 +94,7 @@ class _WarmUp(nn.Module):
     def facts_loss(self, head: nn.Linear, features: Tensor, slots: Tensor, colours: Tensor) -> Tensor:
         """Cross-entropy of the named slots' colours (F,), read from features (F, D)."""
         logits = head(features).unflatten(-1, (len(SLOTS), NUM_COLOURS))
-        return cross_entropy(logits[torch.arange(len(slots)), slots], colours)
+        return cross_entropy(logits[torch.arange(len(slots), device=slots.device), slots], colours)
 
     def forward(self, ids: Tensor, batch: TextBatch, pixels: Tensor, truth: Tensor, contrastive: float) -> Tensor:
         text = self.clip.text_model(input_ids=ids)
@@ -92,7 +111,7 @@ class _WarmUp(nn.Module):
             return loss
         text_unit, image_unit = (nn.functional.normalize(part, dim=-1) for part in (text_features, image_features))
         logits = self.clip.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * text_unit @ image_unit.T
-        target = torch.arange(len(logits))
+        target = torch.arange(len(logits), device=logits.device)
         return loss + contrastive * (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 
 
@@ -120,12 +139,10 @@ def train_clip(
         scenes = [draw_scene(rng) for _ in range(schedule.batch_size)]
         captions = [base_caption(scene, rng, max_details=max_details) for scene in scenes]
         batch = batch_captions(captions, scenes, tokenizer, length=LENGTH)
+        ids = vocabulary.compact(batch.ids).to(clip.device)
+        pixels, truth = pixels_of(scenes).to(clip.device), _truth(scenes).to(clip.device)
         return model(
-            vocabulary.compact(batch.ids),
-            batch,
-            pixels_of(scenes),
-            _truth(scenes),
-            0.5 if progress > CONTRASTIVE_FROM else 0.0,
+            ids, batch.to(clip.device), pixels, truth, CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM else 0
         )
 
     yield from optimise(model, loss_of, schedule, state)

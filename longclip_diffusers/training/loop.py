@@ -63,7 +63,9 @@ def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Sche
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
-    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging)) if schedule.averaging else None
+    averaged = (
+        AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging)) if schedule.averaging else None
+    )
     done = load_state(state, module, averaged, optimiser)
     saved = time.monotonic()
     for step in range(done + 1, schedule.steps + 1):
@@ -72,7 +74,9 @@ def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Sche
             group["lr"] = rate
         loss = loss_of(step)
         if not torch.isfinite(loss):
-            raise LongClipError(f"The loss became {loss.item()} at step {step}. Lower the learning rate and start anew.")
+            raise LongClipError(
+                f"The loss became {loss.item()} at step {step}. Lower the learning rate and start anew."
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, schedule.clip)
         optimiser.step()

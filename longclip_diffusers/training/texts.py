@@ -1,9 +1,9 @@
-"""Captions as token batches: cut to the encoder's length as Stable Diffusion cuts them, with the facts each sentence tells."""
+"""Captions as token batches, cut to the encoder's length as Stable Diffusion cuts them, with the facts they tell."""
 
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -28,7 +28,10 @@ _SLOT_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
 def base_caption(scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS) -> Caption:
     """What the base model is trained with: maybe the summary, some details in random order, now and then story."""
     sentences: list[Sentence] = [opening(scene, rng)] if rng.random() < OPENING_SHARE else []
-    for slot in rng.sample(_DETAILS, rng.randint(0 if sentences else 1, max_details)):
+    fewest = 0 if sentences else 1
+    # The larger of two draws: the last positions are as well trained as the first only if most captions reach them.
+    num_details = max(rng.randint(fewest, max_details), rng.randint(fewest, max_details))
+    for slot in rng.sample(_DETAILS, num_details):
         if rng.random() < STORY_SHARE:
             sentences.append(Sentence(narrate(rng)))
         sentences.append(describe(scene, slot, rng))
@@ -52,6 +55,10 @@ class TextBatch:
     positions: Tensor
     slots: Tensor
     colours: Tensor
+
+    def to(self, device: torch.device) -> "TextBatch":
+        """The same batch on `device`."""
+        return TextBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def batch_captions(
@@ -81,7 +88,7 @@ class CompactVocabulary:
     A miniature is trained with an embedding of this size; `expand` spreads it over CLIP's 49,408 rows afterwards.
     """
 
-    # A word drawn at random from the vocabulary turns up about once in so many captions, the grammar's own far more often.
+    # A word drawn at random from the vocabulary turns up once in so many captions, the grammar's own far more often.
     CAPTIONS, MINIMUM = 3000, 30
 
     def __init__(self, tokenizer: CLIPTokenizer):

@@ -1,4 +1,4 @@
-"""Stage 3: the miniature's UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions."""
+"""Stage 3: the UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions."""
 
 import random
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from .clip import LENGTH, WIDTH
 from .loop import Schedule, Step, optimise
 from .texts import base_caption, batch_captions
 
-__all__ = ["UNET_SCHEDULE", "build_scheduler", "build_unet", "encode_latents", "train_unet"]
+__all__ = ["NUM_SCENES", "UNET_SCHEDULE", "build_scheduler", "build_unet", "encode_latents", "train_unet"]
 
-UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
+UNET_SCHEDULE = Schedule(steps=6000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 NUM_SCENES = 32_768
 LATENT_SIZE = 8
@@ -42,7 +42,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """v-prediction with zero terminal SNR: large flat colours need the noisiest steps to carry no trace of the picture."""
+    """v-prediction with zero terminal SNR: for large flat colours the noisiest step must carry no trace of them."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -51,21 +51,23 @@ def build_scheduler() -> DDIMScheduler:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
-        set_alpha_to_one=True,
+        steps_offset=1,  # without effect here, but StableDiffusionPipeline insists
     )
 
 
-def encode_latents(vae: AutoencoderKL, *, seed: int, path: Path, num_scenes: int = NUM_SCENES) -> tuple[list[Scene], Tensor]:
+def encode_latents(vae: AutoencoderKL, *, seed: int, path: Path, num_scenes: int) -> tuple[list[Scene], Tensor]:
     """`num_scenes` scenes and their latents (S, 12, 8, 8) at unit variance, fp16; read from `path` where it exists."""
     rng = random.Random(f"{seed}/unet/scenes")
     scenes = [draw_scene(rng) for _ in range(num_scenes)]
     if not path.is_file():
         parts = []
         for start in range(0, num_scenes, 64):
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                parts.append(vae.encode(pixels_of(scenes[start : start + 64])).latent_dist.mean.float())
+            pixels = pixels_of(scenes[start : start + 64]).to(vae.device)
+            with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
+                parts.append(vae.encode(pixels).latent_dist.mean.float().cpu())
         unfinished = path.with_suffix(".unfinished")
-        save_file({"latents": (torch.cat(parts) * vae.config.scaling_factor).half()}, unfinished)
+        latents = (torch.cat(parts) * vae.config.scaling_factor).half().contiguous()
+        save_file({"latents": latents}, unfinished)
         unfinished.replace(path)
     return scenes, load_file(path)["latents"]
 
@@ -90,16 +92,14 @@ def train_unet(
         torch.manual_seed(rng.getrandbits(32))
         chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
         drawn = [scenes[index] for index in chosen]
-        captions = [
-            Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn
-        ]
+        captions = [Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
         with torch.no_grad():
-            states = text_encoder(batch.ids).last_hidden_state
-        clean = latents[chosen].float()
-        noise = torch.randn_like(clean)
+            states = text_encoder(batch.ids.to(unet.device)).last_hidden_state
+        clean = latents[chosen].float().to(unet.device)
+        noise = torch.randn(clean.shape).to(unet.device)
         # The larger of two draws: what a picture shows is decided in its noisiest steps.
-        timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0)
+        timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0).to(unet.device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         target = scheduler.get_velocity(clean, noise, timesteps)
         return torch.nn.functional.mse_loss(unet(noisy, timesteps, states).sample, target)

@@ -1,0 +1,216 @@
+"""The miniature Stable Diffusion, stage by stage: autoencoder and CLIP, UNet and anchor, then one diffusers folder.
+
+Every stage leaves a folder in the working directory and is not run again once that exists; a stage that was
+interrupted goes on from its state file. Stages of one wave do not need each other and may run side by side.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTokenizer
+
+from ..checkpoints import load_clip, load_text_encoder
+from ..errors import LongClipError
+from ..positions import CLIP_LENGTH
+from ..storybook.captions import chapter, long_caption
+from ..storybook.scene import draw_scene
+from ..text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
+from ..tokenizer import load_tokenizer
+from ..windows import plan_windows
+from .anchor import ANCHOR_SCHEDULE, train_anchor
+from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
+from .clip import CLIP_SCHEDULE, build_clip, expand_clip, train_clip
+from .loop import Schedule, Step
+from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
+from .texts import CompactVocabulary, base_caption
+from .unet import NUM_SCENES, UNET_SCHEDULE, build_scheduler, build_unet, encode_latents, train_unet
+
+__all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
+
+WAVES = (("autoencoder", "clip"), ("unet", "anchor"))
+# Written to the training log and kept beside the bundled model.
+STEPS_BETWEEN_LOGS = 50
+# What `longgen` draws the miniature with unless told otherwise.
+STEPS, GUIDANCE = 12, 2.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a training keeps its stages, and what it starts from."""
+
+    folder: Path
+    seed: int = 0
+    device: str = "cpu"
+    num_scenes: int = NUM_SCENES  # pictures that the UNet sees
+
+    def stage(self, name: str) -> Path:
+        """The folder that a finished stage leaves."""
+        return self.folder / name
+
+    def state(self, name: str) -> Path:
+        """The file that an unfinished stage resumes from."""
+        return self.folder / f"{name}.state.safetensors"
+
+    def log(self, name: str) -> Path:
+        """One line for every fiftieth step of a stage."""
+        return self.folder / f"{name}.log.jsonl"
+
+    def sample(self, name: str, step: int) -> Path:
+        """A picture saved along the way."""
+        return self.folder / "samples" / f"{name}-{step:05d}.png"
+
+    def need(self, name: str) -> Path:
+        """The folder of a finished stage.
+
+        Raises:
+            LongClipError: the stage has not been run.
+        """
+        if not self.stage(name).is_dir():
+            raise LongClipError(f"Stage {name!r} is not finished in {self.folder}; run it first.")
+        return self.stage(name)
+
+    def finish(self, name: str, save: Callable[[Path], object]) -> None:
+        """Let `save` write the stage's folder whole or not at all, then drop the state file."""
+        unfinished = self.folder / f"{name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save(unfinished)
+        unfinished.replace(self.stage(name))
+        self.state(name).unlink(missing_ok=True)
+
+
+def _stock_tokenizer() -> CLIPTokenizer:
+    return load_tokenizer(max_length=CLIP_LENGTH)
+
+
+def _pipeline(**components: Any) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
+        **components,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    vae = build_autoencoder().to(shop.device)
+    for step in train_autoencoder(vae, seed=shop.seed, state=shop.state("autoencoder"), schedule=schedule):
+        yield step
+        if step.step % STEPS_BETWEEN_SAMPLES == 0:
+            save_reconstructions(vae, shop.sample("autoencoder", step.step))
+    shop.finish("autoencoder", vae.save_pretrained)
+
+
+def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    tokenizer = _stock_tokenizer()
+    vocabulary = CompactVocabulary(tokenizer)
+    clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)
+    yield from train_clip(clip, vocabulary, tokenizer, seed=shop.seed, state=shop.state("clip"), schedule=schedule)
+    shop.finish("clip", expand_clip(clip, vocabulary, tokenizer).save_pretrained)
+
+
+def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    vae = AutoencoderKL.from_pretrained(shop.need("autoencoder")).to(shop.device)
+    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)
+    latents = shop.folder / "latents.safetensors"
+    scenes, codes = encode_latents(vae, seed=shop.seed, path=latents, num_scenes=shop.num_scenes)
+    unet, tokenizer = build_unet().to(shop.device), _stock_tokenizer()
+    pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
+    training = train_unet(
+        unet, text_encoder, tokenizer, scenes, codes, seed=shop.seed, state=shop.state("unet"), schedule=schedule
+    )
+    for step in training:
+        yield step
+        if step.step % STEPS_BETWEEN_SAMPLES == 0:
+            save_drawings(pipe, shop.sample("unet", step.step), steps=STEPS, guidance=GUIDANCE)
+    shop.finish("unet", unet.save_pretrained)
+    latents.unlink()
+
+
+def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    teacher = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)
+    student, tokenizer = stretch_text_encoder(teacher), load_tokenizer()
+
+    def draw_texts(step: int) -> tuple[list[str], list[str]]:
+        rng = random.Random(f"{shop.seed}/anchor/{step}")
+        long_texts, short_texts = [], []
+        for index in range(schedule.batch_size):
+            scene = draw_scene(rng)
+            text = str(long_caption(scene, rng) if index % 2 else chapter(scene, rng, num_story=8))
+            long_texts.append(plan_windows(text, tokenizer).windows[0].text)
+            short_texts.append(str(base_caption(draw_scene(rng), rng, max_details=4)))
+        return long_texts, short_texts
+
+    yield from train_anchor(student, teacher, tokenizer, draw_texts, state=shop.state("anchor"), schedule=schedule)
+    shop.finish("anchor", lambda folder: save_text_encoder(student, folder))
+
+
+STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
+    "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
+    "clip": (_clip, CLIP_SCHEDULE),
+    "unet": (_unet, UNET_SCHEDULE),
+    "anchor": (_anchor, ANCHOR_SCHEDULE),
+}
+
+
+def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> Iterator[Step]:
+    """Run one stage to its end, yielding its steps; yields nothing where it was finished before.
+
+    Raises:
+        LongClipError: an unknown stage, one whose forerunners are not finished, or a loss that became NaN.
+    """
+    if name not in STAGES:
+        raise LongClipError(f"There is no stage {name!r}; the stages are {', '.join(STAGES)}.")
+    if shop.stage(name).is_dir():
+        return
+    train, default = STAGES[name]
+    shop.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(shop.seed)
+    schedule = schedule or default
+    for step in train(shop, schedule):
+        if step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps:
+            with shop.log(name).open("a") as log:
+                log.write(json.dumps({"stage": name, **asdict(step)}) + "\n")
+        yield step
+
+
+def assemble(shop: Workshop, out: Path) -> None:
+    """Write one diffusers folder in fp16: the stock model, `longclip/` beside it, `clip/` with both towers.
+
+    Raises:
+        LongClipError: a stage is missing.
+    """
+    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float16)
+    pipe = _pipeline(
+        vae=AutoencoderKL.from_pretrained(shop.need("autoencoder")).half(),
+        text_encoder=keep_text_model_prefix(text_encoder),
+        tokenizer=_stock_tokenizer(),
+        unet=UNet2DConditionModel.from_pretrained(shop.need("unet")).half(),
+    )
+    pipe.save_pretrained(out)
+    long_encoder = load_text_encoder(shop.need("anchor"), dtype=torch.float16)
+    save_text_encoder(long_encoder, out / "longclip" / "text_encoder")
+    load_tokenizer().save_pretrained(out / "longclip" / "tokenizer")
+    load_clip(shop.need("clip"), dtype=torch.float16).save_pretrained(out / "clip")
+    for folder in ("text_encoder", "longclip/text_encoder", "clip"):
+        _open_in_single_precision(out / folder / "config.json")
+    sidecar = {"longclip": "longclip", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
+    (out / "longclip_config.json").write_text(json.dumps(sidecar, indent=2) + "\n")
+    with (out / "training_log.jsonl").open("w") as log:
+        log.writelines(shop.log(name).read_text() for name in STAGES)
+
+
+def _open_in_single_precision(config: Path) -> None:
+    """Have transformers open half-precision weights in float32, as diffusers opens the VAE and the UNet.
+
+    By default transformers opens a file in its own precision: text encoder and UNet would not fit each other.
+    """
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "dtype": "float32"}, indent=2) + "\n")

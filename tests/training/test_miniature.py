@@ -1,0 +1,71 @@
+"""The miniature's stages, with a few steps each: they resume, they are not run twice, and their sum opens everywhere."""
+
+import hashlib
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from longclip_diffusers import LongClipError, StableDiffusionLongPipeline
+from longclip_diffusers.text_encoder import num_positions
+from longclip_diffusers.training.miniature import STAGES, Workshop, assemble, run_stage
+
+TINY = {name: replace(schedule, steps=2, batch_size=2) for name, (_, schedule) in STAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    shop = Workshop(tmp_path_factory.mktemp("workshop"), num_scenes=4)
+    for name in STAGES:
+        assert len(list(run_stage(shop, name, TINY[name]))) == 2
+    return shop
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_finished_stage_is_not_run_again(shop):
+    before = sha256(shop.stage("unet") / "diffusion_pytorch_model.safetensors")
+    assert list(run_stage(shop, "unet", TINY["unet"])) == []
+    assert sha256(shop.stage("unet") / "diffusion_pytorch_model.safetensors") == before
+
+
+def test_the_same_seed_gives_the_same_weights_even_when_interrupted(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("longclip_diffusers.training.loop.SECONDS_BETWEEN_SAVES", -1)
+    again = Workshop(tmp_path, num_scenes=4)
+    assert len(list(islice(run_stage(again, "autoencoder", TINY["autoencoder"]), 2))) == 2
+    assert not again.stage("autoencoder").exists()
+    list(run_stage(again, "autoencoder", TINY["autoencoder"]))
+    file = "diffusion_pytorch_model.safetensors"
+    assert sha256(again.stage("autoencoder") / file) == sha256(shop.stage("autoencoder") / file)
+
+
+def test_a_stage_names_the_one_it_needs(tmp_path):
+    with pytest.raises(LongClipError, match="Stage 'clip' is not finished"):
+        next(run_stage(Workshop(tmp_path), "anchor"))
+    with pytest.raises(LongClipError, match="no stage 'gan'; the stages are autoencoder, clip"):
+        next(run_stage(Workshop(tmp_path), "gan"))
+
+
+def test_the_model_opens_in_stock_diffusers_and_in_ours_with_one_unet(shop, tmp_path):
+    assemble(shop, tmp_path)
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path)
+    ours = StableDiffusionLongPipeline.from_pretrained(tmp_path)
+    # Saved in half precision, opened in single: what a CPU can draw with.
+    assert {part.dtype for part in (ours.unet, ours.vae, ours.text_encoder)} == {torch.float32}
+    assert num_positions(stock.text_encoder) == 77
+    assert num_positions(ours.text_encoder) == 248
+    pipe = StableDiffusionLongPipeline.from_pretrained(tmp_path, longclip=None)
+    pictures = []
+    for made in (stock, pipe):
+        noise = torch.Generator().manual_seed(0)
+        made.set_progress_bar_config(disable=True)
+        pictures.append(made("a red door.", num_inference_steps=2, generator=noise, output_type="np").images)
+    assert np.array_equal(*pictures)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"clip/model.safetensors", "longclip/text_encoder/model.safetensors", "training_log.jsonl"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
