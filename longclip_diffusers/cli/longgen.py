@@ -5,12 +5,12 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from .. import __version__
 from ..errors import LongClipError
 from ..models import bundled
 from .exits import exit_code, quiet_libraries
@@ -160,7 +160,7 @@ def _settings(options: Options, painter: "Painter") -> dict[str, object]:
         "longclip": options.longclip,
         **vars(painter.pipe.prompt_options),
         "compare": options.compare,
-        "software": f"longclip-diffusers {__version__}",
+        "software": f"longclip-diffusers {version('longclip-diffusers')}",
     }
 
 
