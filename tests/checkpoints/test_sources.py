@@ -232,6 +232,13 @@ def test_a_hub_id_is_downloaded_once_and_then_read_from_the_cache(
     assert not list((tmp_path / "cache").rglob("v1-5*"))
 
 
+def test_local_files_only_does_not_ask_a_hub_that_would_answer(hub: Path, tmp_path: Path) -> None:
+    official(hub)
+    with pytest.raises(CheckpointError, match="not in the hub's local cache"):
+        find_source("someone/model", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert find_source("someone/model", cache_dir=tmp_path / "cache").files
+
+
 def test_an_unknown_repository_is_named(hub: Path, tmp_path: Path) -> None:
     del hub
     with pytest.raises(CheckpointError, match=r"someone/else cannot be had from the hub: .*404"):
