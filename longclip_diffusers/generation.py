@@ -93,8 +93,8 @@ def load_pipeline(model: str | Path, placement: Placement | None = None, **optio
 
 
 def load_reader(model: str | Path, **options: Any) -> LongPromptMixin:
-    """The same without UNet, VAE and safety checker: it plans prompts (`plan_prompt`) and draws nothing."""
-    unused = ("unet", "vae", "safety_checker", "feature_extractor", "image_encoder")
+    """The same with text encoder and tokenizer only: it plans prompts (`plan_prompt`) and draws nothing."""
+    unused = ("unet", "vae", "scheduler", "safety_checker", "feature_extractor", "image_encoder")
     return _open(model, **dict.fromkeys(unused), **options)
 
 

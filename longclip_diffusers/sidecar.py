@@ -129,9 +129,9 @@ def named_encoder(model: str | Path, longclip: str, **hub: Any) -> tuple[str | P
 
 def _find(model: str | Path, **hub: Any) -> Path | None:
     """The sidecar's file, downloaded from a hub id; None where there is none."""
-    folder = Path(model)
-    if folder.is_dir():
-        file = folder / SIDECAR
+    place = Path(model)
+    if place.exists():
+        file = place / SIDECAR  # of a single checkpoint file there is none
         return file if file.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError

@@ -19,6 +19,7 @@ from .options import DESCRIPTION, Options
 if TYPE_CHECKING:
     from ..generation import Painter
     from ..prompt_files import Request
+    from ..sidecar import Generation
 
 __all__ = ["main"]
 
@@ -115,18 +116,20 @@ def _jobs(options: Options, requests: list["Request"]) -> list[tuple["Request", 
 def _painter(options: Options) -> "Painter":
     quiet_libraries(debug=options.debug)
     from ..generation import Painter, Placement, load_pipeline, truncating_twin
-    from ..sidecar import read_generation
+    from ..sidecar import Generation, read_generation
 
-    model = _model(options)
-    generation = read_generation(model)
-    if options.steps is not None:
-        generation = replace(generation, steps=options.steps)
-    if options.guidance is not None:
-        generation = replace(generation, guidance=options.guidance)
     placement = Placement(options.device, options.dtype, options.attention, options.offload)
+    _chosen(Generation(), options)  # a setting out of range is refused before a model is loaded
+    model = _model(options)
     pipe = load_pipeline(model, placement, **options.prompt_options)
     twin = truncating_twin(pipe, model, placement) if options.compare else None
-    return Painter(pipe, generation, options.width_and_height, twin)
+    return Painter(pipe, _chosen(read_generation(model), options), options.width_and_height, twin)
+
+
+def _chosen(generation: "Generation", options: Options) -> "Generation":
+    steps = generation.steps if options.steps is None else options.steps
+    guidance = generation.guidance if options.guidance is None else options.guidance
+    return replace(generation, steps=steps, guidance=guidance)
 
 
 def _draw(options: Options, request: "Request", paths: list[Path], painter: "Painter") -> Iterator[Path]:
