@@ -4,6 +4,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .exits import quiet_libraries
+
 __all__ = ["verbs"]
 
 
@@ -25,20 +27,24 @@ def detail(
         seed: of the scenes and of the noise.
         json: where the rows and the sha256 of the model's files go.
         plot: where the plot of recall against token position goes.
-        encoders: truncated (stock diffusers), windows_sentence (stock encoder, 77-token windows cut at sentences), long.
+        encoders: truncated (stock diffusers), windows_sentence (stock encoder, 77-token windows of sentences), long.
         device: cpu or cuda.
     """
-    from ..evaluation.detail import CHANCE, describe_scenes, draw_pictures, recall_rows, score
+    quiet_libraries()
+    from ..evaluation.detail import CHANCE, describe_scenes, draw_pictures, load_encoder, recall_rows, score
     from ..evaluation.report import hash_model, plot_recall, table, write_json
     from ..models import bundled
+    from ..sidecar import read_generation
 
     folder = model or bundled()
     pairs = describe_scenes(num_scenes, seed=seed)
+    pipes = {encoder: load_encoder(folder, encoder, device=device) for encoder in encoders}
     texts = [str(caption) for _, caption in pairs]
     facts, rows = {}, []
-    for encoder in encoders:
-        pictures = draw_pictures(folder, encoder, texts, seed=seed, device=device)
-        facts[encoder] = score(pairs, list(tqdm(pictures, total=num_scenes, desc=encoder, unit="picture")))
+    for encoder, pipe in pipes.items():
+        pictures = draw_pictures(pipe, texts, read_generation(folder), seed=seed)
+        shown = tqdm(pictures, total=num_scenes, desc=encoder, unit="picture")
+        facts[encoder] = score(pairs, list(shown))
         rows += recall_rows(encoder, facts[encoder])
     chance = recall_rows(CHANCE, facts[encoders[0]], chance=True)
     hashes = hash_model(folder)

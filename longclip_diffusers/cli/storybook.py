@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from tqdm.auto import tqdm
 from tyro.conf import Positional, arg
 
+from .exits import quiet_libraries
+
 if TYPE_CHECKING:
+    from ..training.loop import Schedule
     from ..training.miniature import Workshop
 
 __all__ = ["verbs"]
@@ -32,31 +35,34 @@ def train(
         device: cpu or cuda.
         jobs: stages side by side, one thread each; 1 runs them one after another on all threads.
     """
-    from ..training.miniature import WAVES, Workshop, assemble
+    quiet_libraries()
+    from ..training.miniature import STAGES, WAVES, Workshop, assemble
 
     shop = Workshop(work, seed, device)
     for wave in WAVES:
-        if jobs == 1:
-            for name in wave:
-                _run(shop, name, 0, threads=None)
-            continue
-        # Fresh processes: torch's thread pool does not survive a fork.
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for done in [pool.submit(_run, shop, name, line, threads=1) for line, name in enumerate(wave)]:
-                done.result()
+        todo = [(shop, name, STAGES[name][1]) for name in wave if not shop.stage(name).is_dir()]
+        if jobs == 1 or len(todo) == 1:
+            for stage in todo:
+                _run(*stage)
+        elif todo:
+            # Fresh processes: torch's thread pool does not survive a fork.
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+                for done in [pool.submit(_run, *stage, line=line, threads=1) for line, stage in enumerate(todo)]:
+                    done.result()
     assemble(shop, output)
     print(f"The model is in {output}. Look at a picture: longgen --model {output} 'A picture of a bay ...'")
 
 
-def _run(shop: "Workshop", name: str, line: int, *, threads: int | None) -> None:
+def _run(shop: "Workshop", name: str, schedule: "Schedule", *, line: int = 0, threads: int | None = None) -> None:
+    quiet_libraries()
     import torch
 
-    from ..training.miniature import STAGES, run_stage
+    from ..training.miniature import run_stage
 
     if threads:
         torch.set_num_threads(threads)
-    with tqdm(total=STAGES[name][1].steps, desc=name.ljust(11), position=line, unit="step") as bar:
-        for step in run_stage(shop, name):
+    with tqdm(total=schedule.steps, desc=name.ljust(11), position=line, unit="step") as bar:
+        for step in run_stage(shop, name, schedule):
             bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
             bar.update(step.step - bar.n)
 

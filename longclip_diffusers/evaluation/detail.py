@@ -13,14 +13,24 @@ from PIL import Image
 from ..errors import LongClipError
 from ..pipelines import StableDiffusionLongPipeline
 from ..positions import LONG_LENGTH
-from ..sidecar import read_generation
+from ..sidecar import Generation
 from ..storybook.captions import Caption, long_caption
 from ..storybook.checker import read_picture
 from ..storybook.scene import Scene, draw_scene
 from ..storybook.slots import OPENING_SLOTS
 from ..tokenizer import load_tokenizer
 
-__all__ = ["COLUMNS", "ENCODERS", "Fact", "Row", "describe_scenes", "draw_pictures", "recall_rows", "score"]
+__all__ = [
+    "COLUMNS",
+    "ENCODERS",
+    "Fact",
+    "Row",
+    "describe_scenes",
+    "draw_pictures",
+    "load_encoder",
+    "recall_rows",
+    "score",
+]
 
 # Position of the last token of the sentence that tells a slot, in the whole text, BOS = 0.
 COLUMNS = {"0-77": (0, 77), "77-150": (77, 150), "150-248": (150, LONG_LENGTH)}
@@ -54,7 +64,13 @@ class Row:
 
 
 def describe_scenes(num_scenes: int, *, seed: int) -> list[tuple[Scene, Caption]]:
-    """Scenes and long captions that no training drew: each from a seed of its own, named for evaluation."""
+    """Scenes and long captions that no training drew: each from a seed of its own, named for evaluation.
+
+    Raises:
+        LongClipError: fewer than two scenes.
+    """
+    if num_scenes < 2:
+        raise LongClipError(f"num_scenes is {num_scenes}; chance is measured against another scene, so give 2 or more.")
     pairs = []
     for index in range(num_scenes):
         rng = random.Random(f"{seed}/evaluation/{index}")
@@ -63,12 +79,16 @@ def describe_scenes(num_scenes: int, *, seed: int) -> list[tuple[Scene, Caption]
     return pairs
 
 
-def load_encoder(model: Path, encoder: str, *, device: str) -> DiffusionPipeline:
+def load_encoder(model: Path, encoder: str, *, device: str = "cpu") -> DiffusionPipeline:
     """The model's pipeline, read through one of `ENCODERS`; the UNet is the same file for all of them.
 
     Raises:
-        LongClipError: an unknown encoder.
+        LongClipError: an unknown encoder, or no model there.
     """
+    if not (model / "model_index.json").is_file():
+        raise LongClipError(
+            f"{model} is no diffusers folder (it has no model_index.json). Give one, or none for the bundled model."
+        )
     if encoder == "truncated":
         pipe = StableDiffusionPipeline.from_pretrained(model)
     elif encoder == "windows_sentence":
@@ -82,11 +102,9 @@ def load_encoder(model: Path, encoder: str, *, device: str) -> DiffusionPipeline
 
 
 def draw_pictures(
-    model: Path, encoder: str, texts: Sequence[str], *, seed: int = 0, device: str = "cpu", batch_size: int = 20
+    pipe: DiffusionPipeline, texts: Sequence[str], generation: Generation, *, seed: int = 0, batch_size: int = 20
 ) -> Iterator[Image.Image]:
     """One picture a text, each from its own seed, so that every encoder starts from the same noise."""
-    pipe = load_encoder(model, encoder, device=device)
-    generation = read_generation(model)
     settings = {"num_inference_steps": generation.steps, "guidance_scale": generation.guidance}
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])

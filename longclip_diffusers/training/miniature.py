@@ -199,18 +199,28 @@ def assemble(shop: Workshop, out: Path) -> None:
     save_text_encoder(long_encoder, out / "longclip" / "text_encoder")
     load_tokenizer().save_pretrained(out / "longclip" / "tokenizer")
     load_clip(shop.need("clip"), dtype=torch.float16).save_pretrained(out / "clip")
-    for folder in ("text_encoder", "longclip/text_encoder", "clip"):
-        _open_in_single_precision(out / folder / "config.json")
+    _tidy(out)
     sidecar = {"longclip": "longclip", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
     (out / "longclip_config.json").write_text(json.dumps(sidecar, indent=2) + "\n")
     with (out / "training_log.jsonl").open("w") as log:
         log.writelines(shop.log(name).read_text() for name in STAGES)
 
 
-def _open_in_single_precision(config: Path) -> None:
-    """Have transformers open half-precision weights in float32, as diffusers opens the VAE and the UNet.
+def _tidy(out: Path) -> None:
+    """Take this machine's paths out of the configs, and have transformers open half-precision weights in float32.
 
-    By default transformers opens a file in its own precision: text encoder and UNet would not fit each other.
+    By default transformers opens a file in its own precision, diffusers in float32: text encoder and UNet would not fit
+    each other.
     """
-    content = json.loads(config.read_text())
-    config.write_text(json.dumps({**content, "dtype": "float32"}, indent=2) + "\n")
+    for folder in ("text_encoder", "longclip/text_encoder", "clip"):
+        _edit(out / folder / "config.json", {"dtype": "float32"})
+    for folder in ("unet", "vae"):
+        _edit(out / folder / "config.json", {"_name_or_path": None})
+    for folder in ("tokenizer", "longclip/tokenizer"):
+        _edit(out / folder / "tokenizer_config.json", {"is_local": None, "local_files_only": None})
+
+
+def _edit(file: Path, changes: dict[str, str | None]) -> None:
+    content = {**json.loads(file.read_text()), **changes}
+    kept = {name: value for name, value in content.items() if name not in changes or value is not None}
+    file.write_text(json.dumps(kept, indent=2) + "\n")
