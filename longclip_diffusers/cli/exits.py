@@ -23,6 +23,9 @@ def exit_code(program: str, work: Callable[[], int | None], *, debug: bool = Fal
 
     An error is one line on stderr, with `debug` its traceback.
     """
+    # Threads that wait in a loop make a small model some eighty times slower as soon as another process is at work.
+    # OpenMP reads this when torch is imported, which is still to come.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with _short_warnings(program):
             return work() or 0
