@@ -15,6 +15,7 @@ from PIL import Image
 
 from longclip_diffusers import StableDiffusionLongPipeline
 from longclip_diffusers.cli import longgen
+from longclip_diffusers.errors import LongClipError
 
 SHORT = "a red roof. "
 LONG = SHORT * 40  # 360 byte tokens: two windows of 248, and stock diffusers cuts them off at 77
@@ -232,6 +233,31 @@ def test_batch_reports_a_bad_line_and_draws_the_others(run, tmp_path):
     code, out, err = run("--batch", path)
     assert (code, out) == (1, "prompts/1.png\nprompts/3.png\n")
     assert "prompts.jsonl, line 2: not JSON" in err
+
+
+def test_batch_draws_only_the_pictures_that_are_missing_of_a_line(run, tmp_path):
+    path = write_batch(tmp_path, SHORT, name="prompts.txt")
+    run("--batch", path, "--num-images", 2, "--seed", SEED)
+    whole = pixels("prompts/1-2.png")
+    (tmp_path / "prompts" / "1-2.png").unlink()
+    assert run("--batch", path, "--num-images", 2, "--seed", SEED)[:2] == (0, "prompts/1-2.png\n")
+    assert np.array_equal(pixels("prompts/1-2.png"), whole)
+
+
+def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
+    from longclip_diffusers import pictures
+
+    save = pictures.save_picture
+
+    def failing(picture, file, told):
+        if told["prompt"] == "one":
+            raise LongClipError("no room.")
+        save(picture, file, told)
+
+    monkeypatch.setattr(pictures, "save_picture", failing)
+    code, out, err = run("--batch", write_batch(tmp_path, "one", "two", name="prompts.txt"))
+    assert (code, out) == (1, "prompts/2.png\n")
+    assert "prompts.txt, 1: no room. Skipped." in err
 
 
 # ---- mistakes
