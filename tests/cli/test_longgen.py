@@ -282,7 +282,7 @@ def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
         (["a", "--guidance", "nan"], 1, "guidance=nan: expected a number, 0 or more"),
         (["a", "--guidance", "-1"], 1, "guidance=-1.0"),
         (["a", "--steps", "-3"], 1, "steps=-3: expected a whole number, 1 or more"),
-        (["a", "--steps", "0"], 1, "steps=0"),
+        (["a", "--steps", "0", "--model", "./nowhere"], 1, "steps=0"),  # before a model is loaded
         (["a", "--seed", "-1"], 1, "seed -1 is out of range"),
         (["a", "--num-images", "0"], 2, "--num-images 0"),
         (["a", "--window", "2"], 1, "window=2"),
