@@ -20,7 +20,7 @@ from .components import (
 )
 from .errors import ModelError
 from .positions import KEPT_ROWS, STRETCH_FACTOR
-from .sidecar import AUTO, SIDECAR, PromptOptions, format_sidecar, read_sidecar
+from .sidecar import AUTO, SIDECAR, Generation, PromptOptions, format_sidecar, read_generation, read_sidecar
 from .text_encoder import keep_text_model_prefix, num_positions
 
 __all__ = ["LongLoadingMixin", "stock_class"]
@@ -39,6 +39,7 @@ class LongLoadingMixin(_Pipeline):
     """The part of a long pipeline that is not about prompts. No `__init__`: diffusers reads a pipeline's own."""
 
     prompt_options: PromptOptions = PromptOptions()
+    generation: Generation = Generation()  # what suits the model; kept on saving, and read by `longgen`
 
     # ---- loading
 
@@ -69,6 +70,7 @@ class LongLoadingMixin(_Pipeline):
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         model_hub = {**hub, "revision": kwargs.get("revision")}
         _, saved = read_sidecar(pretrained_model_name_or_path, **model_hub)
+        pipe.generation = read_generation(pretrained_model_name_or_path, **model_hub)
         pipe.prompt_options = _chosen(saved, window=window, context=context, syntax=syntax)
         if longclip == AUTO:
             longclip, hub = (None, {}) if "text_encoder" in kwargs else (AUTO, model_hub)
@@ -125,6 +127,7 @@ class LongLoadingMixin(_Pipeline):
             pipe.to(dtype=dtype)
         options = pipeline.prompt_options if isinstance(pipeline, LongLoadingMixin) else PromptOptions()
         pipe.prompt_options = _chosen(options, window=window, context=context, syntax=syntax)
+        pipe.generation = getattr(pipeline, "generation", cls.generation)
         pipe.load_longclip(longclip, keep=keep, factor=factor)
         return pipe
 
@@ -170,7 +173,7 @@ class LongLoadingMixin(_Pipeline):
         """Write `model_index.json` and the sidecar with our options."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SIDECAR).write_text(format_sidecar(self.prompt_options), encoding="utf-8")
+        (folder / SIDECAR).write_text(format_sidecar(self.prompt_options, generation=self.generation), encoding="utf-8")
         super().save_config(save_directory, *args, **kwargs)
 
     def save_pretrained(self, save_directory: Source, *args: Any, **kwargs: Any) -> None:

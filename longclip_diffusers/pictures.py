@@ -12,6 +12,7 @@ __all__ = ["free_path", "numbered", "save_picture", "side_by_side", "writable_fo
 
 MARGIN = 6  # pixels around every picture and label of a comparison
 LABEL_SHARE = 24  # a label's letters are this part of the picture's height, and at least
+SMALLEST_COMPARED = 384  # pixels of height, below which a picture is enlarged by a whole factor
 SMALLEST_LABEL = 11  # pixels, below which the default font cannot be read
 
 
@@ -67,7 +68,8 @@ def free_path(folder: Path, count: int = 1, *, stem: str = "longgen") -> Path:
 
 
 def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """One picture of several, from left to right, each under its label."""
+    """One picture of several, from left to right, each under its label; small ones are enlarged to be looked at."""
+    pictures = [(label, _enlarged(picture)) for label, picture in pictures]
     height = max(picture.height for _, picture in pictures)
     font = ImageFont.load_default(max(SMALLEST_LABEL, height // LABEL_SHARE))
     boxes = [font.getbbox(label) for label, _ in pictures]
@@ -81,6 +83,11 @@ def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
         canvas.paste(picture, (left, label_height + 2 * MARGIN))
         left += width + MARGIN
     return canvas
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    times = -(-SMALLEST_COMPARED // picture.height)
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.LANCZOS)
 
 
 def _cannot_write(path: Path, error: OSError) -> LongClipError:
