@@ -11,7 +11,7 @@ try:
 except PackageNotFoundError:  # a clone that was not installed, as ComfyUI uses it
     __version__ = "0+unknown"
 
-__all__ = sorted(PUBLIC)  # noqa: PLE0605
+__all__ = sorted(PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

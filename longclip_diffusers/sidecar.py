@@ -65,9 +65,7 @@ class Generation:
             raise PromptError(f"guidance={self.guidance!r}: expected a number, 0 or more (1 and less turn it off).")
 
 
-def format_sidecar(
-    options: PromptOptions, *, longclip: str | None = None, generation: Generation | None = None
-) -> str:
+def format_sidecar(options: PromptOptions, *, longclip: str | None = None, generation: Generation | None = None) -> str:
     """The sidecar's JSON. `longclip` names the long encoder; None says that `text_encoder/` is the one to read with."""
     suits = {} if generation is None else {GENERATION: asdict(generation)}
     return json.dumps({"longclip": longclip, **asdict(options), **suits}, indent=2) + "\n"

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from longclip_diffusers import LongClipError, StableDiffusionLongPipeline, bundled
 from longclip_diffusers.checkpoints import load_clip, load_text_encoder
 from longclip_diffusers.evaluation.detail import describe_scenes, draw_pictures, load_encoder, recall_rows, score
-from longclip_diffusers.sidecar import read_generation
+from longclip_diffusers.sidecar import Generation, read_generation
 from longclip_diffusers.storybook.captions import chapter
 from longclip_diffusers.storybook.checker import read_picture
 from longclip_diffusers.storybook.scene import draw_scene
@@ -52,6 +52,11 @@ def test_stock_diffusers_opens_it_with_the_77_row_encoder():
     pipe = StableDiffusionPipeline.from_pretrained(bundled())
     assert (pipe.tokenizer.model_max_length, num_positions(pipe.text_encoder)) == (77, 77)
     assert pipe.text_encoder.dtype == pipe.unet.dtype == torch.float32
+
+
+def test_saving_it_keeps_what_it_is_drawn_with(tmp_path):
+    StableDiffusionLongPipeline.from_pretrained(bundled()).save_pretrained(tmp_path)
+    assert read_generation(tmp_path) == read_generation(bundled()) != Generation()
 
 
 def test_details_after_token_77_appear_and_without_the_long_encoder_they_do_not():

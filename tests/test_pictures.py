@@ -61,7 +61,15 @@ def test_several_pictures_are_numbered(tmp_path):
     assert [path.name for path in numbered(tmp_path / "a.png", 2)] == ["a-1.png", "a-2.png"]
 
 
-def test_side_by_side_shows_every_picture_whole_under_its_label():
+def test_a_small_picture_is_enlarged_by_a_whole_factor_to_be_compared():
+    pictures = [("a", noise(32, 48, seed=1)), ("b", noise(500, 400, seed=2))]
+    narrow, wide = (side_by_side([each]) for each in pictures)
+    assert narrow.width == 32 * 8 + 2 * 6  # 384 pixels of height are eight times 48
+    assert wide.width == 500 + 2 * 6
+
+
+def test_side_by_side_shows_every_picture_whole_under_its_label(monkeypatch):
+    monkeypatch.setattr("longclip_diffusers.pictures.SMALLEST_COMPARED", 1)  # nothing is enlarged
     pictures = [noise(32, 48, seed=1), noise(64, 40, seed=2)]
     labels = ["a label wider than its picture", "b"]
     canvas = np.asarray(side_by_side(list(zip(labels, pictures, strict=True))))

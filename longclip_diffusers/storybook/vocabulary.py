@@ -41,4 +41,4 @@ def build_tokenizer(merges: list[tuple[str, str]], *, max_length: int) -> CLIPTo
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) != VOCABULARY_SIZE:
         raise LongClipError(f"These merges give {len(vocabulary)} tokens, CLIP has {VOCABULARY_SIZE}.")
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)  # type: ignore[arg-type]

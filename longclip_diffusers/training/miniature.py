@@ -111,14 +111,14 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     tokenizer = _stock_tokenizer()
     vocabulary = CompactVocabulary(tokenizer)
-    clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)
+    clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)  # type: ignore[arg-type]
     yield from train_clip(clip, vocabulary, tokenizer, seed=shop.seed, state=shop.state("clip"), schedule=schedule)
     shop.finish("clip", expand_clip(clip, vocabulary, tokenizer).save_pretrained)
 
 
 def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     vae = AutoencoderKL.from_pretrained(shop.need("autoencoder")).to(shop.device)
-    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)
+    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
     latents = shop.folder / "latents.safetensors"
     scenes, codes = encode_latents(vae, seed=shop.seed, path=latents, num_scenes=shop.num_scenes)
     unet, tokenizer = build_unet().to(shop.device), _stock_tokenizer()
@@ -135,7 +135,7 @@ def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 
 
 def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    teacher = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)
+    teacher = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
     student, tokenizer = stretch_text_encoder(teacher), load_tokenizer()
 
     def draw_texts(step: int) -> tuple[list[str], list[str]]:
@@ -148,7 +148,7 @@ def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
             short_texts.append(str(base_caption(draw_scene(rng), rng, max_details=4)))
         return long_texts, short_texts
 
-    yield from train_anchor(student, teacher, tokenizer, draw_texts, state=shop.state("anchor"), schedule=schedule)
+    yield from train_anchor(student, teacher, tokenizer, draw_texts, state=shop.state("anchor"), schedule=schedule)  # type: ignore[arg-type]
     shop.finish("anchor", lambda folder: save_text_encoder(student, folder))
 
 

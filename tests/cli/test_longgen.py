@@ -136,7 +136,8 @@ def test_nothing_is_overwritten_but_a_file_that_is_named(run, tmp_path):
     assert metadata("longgen.png")["seed"] == "1"
 
 
-def test_compare_puts_stock_diffusers_beside(run, model):
+def test_compare_puts_stock_diffusers_beside(run, model, monkeypatch):
+    monkeypatch.setattr("longclip_diffusers.pictures.SMALLEST_COMPARED", 1)  # pixels as they were drawn
     code, *_ = run(LONG, "--seed", SEED, "--compare", "--out", "a.png")
     assert code == 0
     pair = pixels("a.png")

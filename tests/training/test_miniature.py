@@ -1,4 +1,4 @@
-"""The miniature's stages, with a few steps each: they resume, they are not run twice, and their sum opens everywhere."""
+"""The miniature's stages, a few steps each: they resume, they are not run twice, and their sum opens everywhere."""
 
 import hashlib
 from dataclasses import replace
