@@ -40,9 +40,10 @@ def detail(
     pairs = describe_scenes(num_scenes, seed=seed)
     pipes = {encoder: load_encoder(folder, encoder, device=device) for encoder in encoders}
     texts = [str(caption) for _, caption in pairs]
+    generation = read_generation(folder)
     facts, rows = {}, []
     for encoder, pipe in pipes.items():
-        pictures = draw_pictures(pipe, texts, read_generation(folder), seed=seed)
+        pictures = draw_pictures(pipe, texts, generation, seed=seed)
         shown = tqdm(pictures, total=num_scenes, desc=encoder, unit="picture")
         facts[encoder] = score(pairs, list(shown))
         rows += recall_rows(encoder, facts[encoder])

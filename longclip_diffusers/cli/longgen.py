@@ -116,14 +116,14 @@ def _jobs(options: Options, requests: list["Request"]) -> list[tuple["Request", 
 def _painter(options: Options) -> "Painter":
     quiet_libraries(debug=options.debug)
     from ..generation import Painter, Placement, load_pipeline, truncating_twin
-    from ..sidecar import Generation, read_generation
+    from ..sidecar import Generation
 
     placement = Placement(options.device, options.dtype, options.attention, options.offload)
     _chosen(Generation(), options)  # a setting out of range is refused before a model is loaded
     model = _model(options)
     pipe = load_pipeline(model, placement, **options.prompt_options)
     twin = truncating_twin(pipe, model, placement) if options.compare else None
-    return Painter(pipe, _chosen(read_generation(model), options), options.width_and_height, twin)
+    return Painter(pipe, _chosen(pipe.generation, options), options.width_and_height, twin)
 
 
 def _chosen(generation: "Generation", options: Options) -> "Generation":
