@@ -1,0 +1,195 @@
+"""What a fine-tuning run does: one frozen dataclass, from the command line or a TOML file; an unknown key is an error."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from ..errors import LongClipError
+
+__all__ = ["PRESETS", "Recipe", "RecipeError", "differences", "read_recipe"]
+
+Objective = Literal["contrastive", "anchor", "both"]
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
+
+
+class RecipeError(LongClipError):
+    """A recipe with an unknown field, a value out of range, or fields that do not go together."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of `longclip train`. The sizes are global: what all processes do together.
+
+    Args:
+        base: what is lengthened: a CLIP (both towers) for the contrastive objectives; for the anchor alone also a text
+            encoder or a whole Stable Diffusion folder or hub id, SDXL's two encoders included.
+        data: storybook, folder:DIR, jsonl:FILE, csv:FILE, txt:FILE, sharegpt4v:JSON:IMAGE_ROOT, wds:PATTERN or
+            hf:NAME[:SPLIT]; a bare path is recognised by what it is.
+        output: folder of checkpoints, log and exports. Where it holds a run of this recipe, that run goes on.
+        objective: contrastive (Long-CLIP's losses on pictures), anchor (text alone, token states kept) or both.
+        steps: optimiser steps.
+        batch_size: samples a step, all processes together.
+        micro_batch: samples encoded at once, 0 to choose by memory; it changes memory and time, never the result.
+        lr: peak learning rate; 0 takes 1e-6 (the paper's) with contrastive losses, 1e-5 for the anchor alone.
+        seed: everything that is drawn follows from it.
+        warmup: steps of linear warm-up, at most a tenth of the run.
+        floor: share of the peak rate that the cosine ends at.
+        weight_decay: of AdamW.
+        decay: matrices (not biases, norms, the logit scale, kept position rows) or all, as released.
+        precision: fp32, or bf16 autocast; losses and PCA are fp32 in both.
+        compile: torch.compile each tower.
+        stretch: kps (20 rows kept) or linear, the ablation's baseline; a long base stays as it is.
+        components: principal components of the short loss (PCM); 0 compares short captions with whole features.
+        pca: global batch; rank (each process its own, as released); or svd, the same through the SVD's own gradient.
+        short_weight: of the short loss beside the long one.
+        label_smoothing: of all contrastive cross-entropies.
+        max_logit_scale: bound of the trained logit scale, ln 100 in CLIP; inf as released.
+        margin: hard-negative margin: adds margin x text similarity to the negatives' logits' cosine.
+        captions: as-written; debias (no first sentence in the short caption, sentences dropped and shuffled in the long
+            one); sub (the short caption is a run of the long one's sentences).
+        freeze_vision: train the text tower alone; picture features are computed once and kept.
+        anchor_weight: of the anchor, beside contrastive losses.
+        contrastive_weight: of the contrastive losses, beside the anchor.
+        anchor_share: objective both: share of the steps that train the anchor alone before the contrastive losses join.
+        evaluate_every: steps between evaluations on held-out samples; 0 evaluates at the end only.
+        num_validation: held-out samples, at most a tenth of the data.
+    """
+
+    base: str
+    data: str = "storybook"
+    output: str = "runs/train"
+    objective: Objective = "contrastive"
+    steps: int = 1000
+    batch_size: int = 128
+    micro_batch: int = 0
+    lr: float = 0.0
+    seed: int = 0
+    warmup: int = 200
+    floor: float = 0.0
+    weight_decay: float = 1e-2
+    decay: Literal["matrices", "all"] = "matrices"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    stretch: Literal["kps", "linear"] = "kps"
+    components: int = 32
+    pca: Literal["global", "rank", "svd"] = "global"
+    short_weight: float = 1.0
+    label_smoothing: float = 0.0
+    max_logit_scale: float = MAX_LOGIT_SCALE
+    margin: float = 0.0
+    captions: Literal["as-written", "debias", "sub"] = "as-written"
+    freeze_vision: bool = False
+    anchor_weight: float = 5.0
+    contrastive_weight: float = 0.3
+    anchor_share: float = 0.65
+    evaluate_every: int = 200
+    num_validation: int = 1000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if get_origin(field.type) is Literal and value not in get_args(field.type):
+                raise RecipeError(f"{field.name} is {value!r}; choose from {', '.join(get_args(field.type))}.")
+            kind = field.type if isinstance(field.type, type) else str
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise RecipeError(f"{field.name} is {value!r}; it takes {kind.__name__}.")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise RecipeError(f"{name} is {value}; it must be between {low} and {high}.")
+        if self.micro_batch > self.batch_size:
+            raise RecipeError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}.")
+        if not math.isfinite(self.lr):
+            raise RecipeError(f"lr is {self.lr}.")
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether any of the losses needs pictures."""
+        return self.objective != "anchor"
+
+    @property
+    def uses_anchor(self) -> bool:
+        """Whether the anchor is one of the losses."""
+        return self.objective != "contrastive"
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after warm-up."""
+        return self.lr or (1e-6 if self.uses_images else 1e-5)
+
+    @property
+    def first_contrastive_step(self) -> int:
+        """The first step, from 1, that has contrastive losses; `steps` + 1 where none has."""
+        share = {"contrastive": 0.0, "anchor": 1.0, "both": self.anchor_share}[self.objective]
+        return round(share * self.steps) + 1
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("steps", 1, 10**9),
+    ("batch_size", 1, 10**6),
+    ("micro_batch", 0, 10**6),
+    ("lr", 0, 1),
+    ("warmup", 0, 10**9),
+    ("floor", 0, 1),
+    ("weight_decay", 0, 1),
+    ("components", 0, 10**4),
+    ("short_weight", 0, 1e3),
+    ("label_smoothing", 0, 0.999),
+    ("max_logit_scale", 0, math.inf),
+    ("margin", 0, 10),
+    ("anchor_weight", 0, 1e3),
+    ("contrastive_weight", 0, 1e3),
+    ("anchor_share", 0, 1),
+    ("evaluate_every", 0, 10**9),
+    ("num_validation", 0, 10**6),
+)
+
+# `official` is what the released code does (its train.md and model_longclip.py), whatever its README says.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "official": {
+        "batch_size": 2048,
+        "lr": 1e-6,
+        "decay": "all",
+        "pca": "svd",
+        "label_smoothing": 0.1,
+        "max_logit_scale": math.inf,
+    },
+    # For models as small as the bundled one, which learn from a thousand times the rate.
+    "storybook": {"batch_size": 32, "lr": 1e-3, "warmup": 20, "floor": 0.03, "weight_decay": 0.0},
+}
+
+
+def read_recipe(values: Mapping[str, Any], *, preset: str = "default", file: str | Path | None = None) -> Recipe:
+    """A recipe from a preset, a TOML file over it and `values` over both.
+
+    Raises:
+        RecipeError: unknown preset or field, unreadable file, a value that does not fit, no `base`.
+    """
+    if preset not in PRESETS:
+        raise RecipeError(f"There is no preset {preset!r}; choose from {', '.join(PRESETS)}.")
+    told = {**PRESETS[preset], **(_read_toml(Path(file)) if file else {}), **values}
+    names = [field.name for field in fields(Recipe)]
+    if unknown := sorted(set(told) - set(names)):
+        raise RecipeError(f"A recipe has no field {', '.join(unknown)}. Its fields are {', '.join(names)}.")
+    if "base" not in told:
+        raise RecipeError("A recipe needs a base: the CLIP or Stable Diffusion whose text encoder is lengthened.")
+    return Recipe(**told)
+
+
+def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two recipes differ, without those that say where and how fast it runs."""
+    free = {"output", "micro_batch", "compile"}
+    mine, yours = asdict(one), asdict(other)
+    return {name: (mine[name], yours[name]) for name in mine if name not in free and mine[name] != yours[name]}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} is no readable TOML file: {error}") from error
