@@ -13,7 +13,7 @@ from .exits import quiet_libraries
 
 if TYPE_CHECKING:
     from ..training.loop import Schedule
-    from ..training.miniature import Workshop
+    from ..training.miniature.stages import Workshop
 
 __all__ = ["verbs"]
 
@@ -36,7 +36,7 @@ def train(
         jobs: stages side by side, one thread each; 1 runs them one after another on all threads.
     """
     quiet_libraries()
-    from ..training.miniature import STAGES, WAVES, Workshop, assemble
+    from ..training.miniature.stages import STAGES, WAVES, Workshop, assemble
 
     shop = Workshop(work, seed, device)
     for wave in WAVES:
@@ -57,7 +57,7 @@ def _run(shop: "Workshop", name: str, schedule: "Schedule", *, line: int = 0, th
     quiet_libraries()
     import torch
 
-    from ..training.miniature import run_stage
+    from ..training.miniature.stages import run_stage
 
     if threads:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a fine-tuning run does: one frozen dataclass, from the command line or a TOML file; an unknown key is an error."""
+"""What a fine-tuning run does: one frozen dataclass, from the command line or a TOML file; unknown keys are errors."""
 
 import math
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 
 from longclip_diffusers.cli.longclip import main
-from longclip_diffusers.training import miniature
+from longclip_diffusers.training.miniature import stages
 
 
 def hashes(folder):
@@ -13,13 +13,13 @@ def hashes(folder):
 
 
 def test_train_leaves_a_model_and_finds_its_stages_again(tmp_path, monkeypatch, capsys):
-    tiny = {name: (train, replace(plan, steps=2, batch_size=2)) for name, (train, plan) in miniature.STAGES.items()}
-    monkeypatch.setattr(miniature, "STAGES", tiny)
-    monkeypatch.setattr(miniature.Workshop.__init__, "__defaults__", (0, "cpu", 4))  # the last: four scenes
+    tiny = {name: (train, replace(plan, steps=2, batch_size=2)) for name, (train, plan) in stages.STAGES.items()}
+    monkeypatch.setattr(stages, "STAGES", tiny)
+    monkeypatch.setattr(stages.Workshop.__init__, "__defaults__", (0, "cpu", 4))  # the last: four scenes
     work = ["--work", str(tmp_path / "work")]
     assert main(["storybook", "train", "--output", str(tmp_path / "first"), *work, "--jobs", "2"]) == 0
     assert "The model is in" in capsys.readouterr().out
-    monkeypatch.setattr(miniature, "run_stage", None)  # nothing is left to run
+    monkeypatch.setattr(stages, "run_stage", None)  # nothing is left to run
     assert main(["storybook", "train", "--output", str(tmp_path / "second"), *work, "--jobs", "1"]) == 0
     assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
     assert "unet/diffusion_pytorch_model.safetensors" in hashes(tmp_path / "second")

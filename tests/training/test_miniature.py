@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from longclip_diffusers import LongClipError, StableDiffusionLongPipeline
 from longclip_diffusers.text_encoder import num_positions
-from longclip_diffusers.training.miniature import STAGES, Workshop, assemble, run_stage
+from longclip_diffusers.training.miniature.stages import STAGES, Workshop, assemble, run_stage
 
 TINY = {name: replace(schedule, steps=2, batch_size=2) for name, (_, schedule) in STAGES.items()}
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ..storybook.scene import Scene, draw_scene
-from ..storybook.slots import SLOTS
+from ...storybook.scene import Scene, draw_scene
+from ...storybook.slots import SLOTS
+from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
-from .loop import Schedule, Step, optimise
 from .texts import MAX_DETAILS, CompactVocabulary, TextBatch, base_caption, batch_captions
 
 __all__ = ["CLIP_SCHEDULE", "LENGTH", "WIDTH", "build_clip", "expand_clip", "train_clip"]

@@ -16,18 +16,18 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from ..checkpoints import load_clip, load_text_encoder
-from ..errors import LongClipError
-from ..positions import CLIP_LENGTH
-from ..storybook.captions import chapter, long_caption
-from ..storybook.scene import draw_scene
-from ..text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
-from ..tokenizer import load_tokenizer
-from ..windows import plan_windows
-from .anchor import ANCHOR_SCHEDULE, train_anchor
+from ...checkpoints import load_clip, load_text_encoder
+from ...errors import LongClipError
+from ...positions import CLIP_LENGTH
+from ...storybook.captions import chapter, long_caption
+from ...storybook.scene import draw_scene
+from ...text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
+from ...tokenizer import load_tokenizer
+from ...windows import plan_windows
+from ..anchor import ANCHOR_SCHEDULE, train_anchor
+from ..loop import Schedule, Step
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
 from .clip import CLIP_SCHEDULE, build_clip, expand_clip, train_clip
-from .loop import Schedule, Step
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary, base_caption
 from .unet import NUM_SCENES, UNET_SCHEDULE, build_scheduler, build_unet, encode_latents, train_unet

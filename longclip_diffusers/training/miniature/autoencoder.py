@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ..storybook.render import render
-from ..storybook.scene import Scene, draw_scene
-from .loop import Schedule, Step, optimise
+from ...storybook.render import render
+from ...storybook.scene import Scene, draw_scene
+from ..loop import Schedule, Step, optimise
 
 __all__ = ["AUTOENCODER_SCHEDULE", "build_autoencoder", "pixels_of", "train_autoencoder"]
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..storybook.captions import Caption
-from ..storybook.scene import Scene, draw_scene
+from ...storybook.captions import Caption
+from ...storybook.scene import Scene, draw_scene
+from ..loop import Schedule, Step, optimise
 from .autoencoder import LATENT_CHANNELS, pixels_of
 from .clip import LENGTH, WIDTH
-from .loop import Schedule, Step, optimise
 from .texts import base_caption, batch_captions
 
 __all__ = ["NUM_SCENES", "UNET_SCHEDULE", "build_scheduler", "build_unet", "encode_latents", "train_unet"]

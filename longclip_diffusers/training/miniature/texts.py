@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ..storybook.captions import Caption, Sentence, chapter, describe, opening
-from ..storybook.narrative import narrate
-from ..storybook.scene import Scene, draw_scene
-from ..storybook.slots import OPENING_SLOTS, SLOTS
+from ...storybook.captions import Caption, Sentence, chapter, describe, opening
+from ...storybook.narrative import narrate
+from ...storybook.scene import Scene, draw_scene
+from ...storybook.slots import OPENING_SLOTS, SLOTS
 
 __all__ = ["CompactVocabulary", "TextBatch", "base_caption", "batch_captions", "sentence_ids"]
 

@@ -8,9 +8,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
-from ..storybook.captions import short_caption
-from ..storybook.render import SIZE, render
-from ..storybook.scene import draw_scene
+from ...storybook.captions import short_caption
+from ...storybook.render import SIZE, render
+from ...storybook.scene import draw_scene
 from .autoencoder import pixels_of
 
 __all__ = ["STEPS_BETWEEN_SAMPLES", "save_drawings", "save_reconstructions"]
