@@ -7,25 +7,32 @@ No image, no label and no UNet takes part.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..positions import KEPT_ROWS
-from ..text_encoder import num_positions, position_table
+from ..text_encoder import TextEncoder, inner_text_model, num_positions, position_table
 from ..windows import WindowPlan, plan_windows
 from .loop import Schedule, Step, optimise
 
-__all__ = ["ANCHOR_SCHEDULE", "anchor_loss", "prepare_student", "train_anchor"]
+__all__ = ["ANCHOR_SCHEDULE", "Anchor", "Reads", "prepare_student", "train_anchor"]
 
 ANCHOR_SCHEDULE = Schedule(steps=1500, batch_size=16, learning_rate=1e-3, warmup=20)
-# Layers whose states are compared: SD 1.x reads the last, SDXL the one before it.
+# The layer a pipeline reads and the two before it, which clip_skip reads.
 NUM_LAYERS = 3
 # Rows after the text say little and are many; the UNet reads them all the same.
 AFTER_TEXT_WEIGHT = 0.2
 SHORT_WEIGHT = 1.0
+POOLED_WEIGHT = 1.0
+# Windows that the teacher reads at once; no gradient is kept for them.
+TEACHER_BATCH = 64
+
+Reads = Literal["last", "penultimate"]
 
 
 def prepare_student(student: CLIPTextModel) -> CLIPTextModel:
@@ -38,99 +45,141 @@ def prepare_student(student: CLIPTextModel) -> CLIPTextModel:
     return student
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int, length: int, device: torch.device) -> Tensor:
-    ids = torch.full((len(rows), length), pad, device=device)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row, device=device)
-    return ids
+@dataclass(frozen=True)
+class _Reading:
+    """States of the layers compared (layers, B, N, D), and the pooled feature (B, P) where these do not contain it."""
+
+    states: Tensor
+    pooled: Tensor | None
+
+    @classmethod
+    def join(cls, parts: "Sequence[_Reading]") -> "_Reading":
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return cls(torch.cat([part.states for part in parts], dim=1), torch.cat(pooled) if pooled else None)
 
 
-def _states(encoder: CLIPTextModel, ids: Tensor) -> Tensor:
-    """States of the last layers before the final norm, (layers, B, N, D)."""
-    hidden = encoder(ids, output_hidden_states=True).hidden_states
-    return torch.stack(hidden[-NUM_LAYERS:])
-
-
-def _relative_error(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
-    """Mean of |s - t|^2 / |t|^2 over the rows (B, N) chosen, 0 where none is."""
-    error = (student - teacher).square().sum(-1) / teacher.square().sum(-1).clamp_min(1e-6)
-    chosen = rows.expand_as(error)
-    return error[chosen].mean() if chosen.any() else error.sum() * 0
-
-
-def _teacher_states(
-    teacher: CLIPTextModel, plans: Sequence[WindowPlan], pad: int, length: int
-) -> tuple[Tensor, Tensor]:
-    """What the student's states should be, (layers, B, length, D), and how many rows each text fills, (B,).
-
-    Row 0 and the content rows come from the windows that own them; the end-of-text row from the last window; every
-    row after it is the mean of the last window's padding rows.
-    """
-    windows = [window for plan in plans for window in plan.windows]
-    ids = _padded([window.ids for window in windows], pad, num_positions(teacher), teacher.device)
-    states = _states(teacher, ids)
-    targets = states.new_zeros(states.shape[0], len(plans), length, states.shape[-1])
-    filled, start = [], 0
-    for row, plan in enumerate(plans):
-        parts = [states[:, start, :1]]
-        for offset, window in enumerate(plan.windows):
-            parts.append(states[:, start + offset, 1 + window.num_context : len(window.ids) - 1])
-        last, end = start + len(plan.windows) - 1, len(plan.windows[-1].ids)
-        parts.append(states[:, last, end - 1 : end])
-        own = torch.cat(parts, dim=1)
-        filled.append(own.shape[1])
-        targets[:, row, : own.shape[1]] = own
-        targets[:, row, own.shape[1] :] = states[:, last, end - 1 :].mean(dim=1, keepdim=True)
-        start += len(plan.windows)
-    return targets, torch.tensor(filled, device=states.device)
-
-
-def anchor_loss(
-    student: CLIPTextModel,
-    teacher: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    long_texts: Sequence[str],
-    short_texts: Sequence[str],
-    *,
-    context: str = "related",
-) -> Tensor:
-    """Relative squared error of the student's token states: long texts against context windows, short ones as they are.
+@dataclass(frozen=True)
+class Anchor:
+    """A long student, the frozen base encoder that it must agree with, their tokenizer and what the pipelines read.
 
     Args:
-        student: L positions; every long text must fit them.
-        teacher: frozen, N positions; every short text must fit them.
+        student: CLIPTextModel(WithProjection) of L positions, or the text tower of a CLIPModel.
+        teacher: the base, N positions.
+        tokenizer: the base's own, with its own padding token.
+        reads: "last": hidden states behind the final norm, as Stable Diffusion 1.x and 2.x; "penultimate": the layer
+            before, without norm, as SDXL. The two layers before it are compared as well.
+        ends: whether the end-of-text row (and the pooled feature) is anchored too, to that of the teacher's first
+            window, which is what a stock pipeline pools. Contrastive losses need it free.
         context: how the teacher's windows are planned, see `plan_windows`.
     """
-    teacher_length, student_length = num_positions(teacher), num_positions(student)
-    pad, device = tokenizer.pad_token_id, student.device
-    with torch.no_grad():
-        plans = [plan_windows(text, tokenizer, window=teacher_length, context=context) for text in long_texts]
-        targets, filled = _teacher_states(teacher, plans, pad, student_length)
-        short = [plan_windows(text, tokenizer, window=teacher_length).windows[0].ids for text in short_texts]
-        short_ids = _padded(short, pad, teacher_length, device)
-        short_targets = _states(teacher, short_ids)
-    whole = [plan_windows(text, tokenizer, window=student_length).windows[0].ids for text in long_texts]
-    states = _states(student, _padded(whole, pad, student_length, device))
-    inside = torch.arange(student_length, device=device) < filled[:, None]
-    loss = _relative_error(states, targets, inside) + AFTER_TEXT_WEIGHT * _relative_error(states, targets, ~inside)
-    everywhere = torch.ones_like(short_ids, dtype=torch.bool)
-    return loss + SHORT_WEIGHT * _relative_error(_states(student, short_ids), short_targets, everywhere)
+
+    student: TextEncoder | nn.Module
+    teacher: TextEncoder | nn.Module
+    tokenizer: CLIPTokenizer
+    reads: Reads = "last"
+    ends: bool = True
+    context: str = "related"
+
+    def loss(self, long_texts: Sequence[str], short_texts: Sequence[str]) -> Tensor:
+        """Relative squared error |s - t|^2 / |t|^2 of the student's token states: the mean over rows, then over texts.
+
+        Long texts are compared with the teacher's context windows, short ones with the teacher's reading of the same
+        rows. Since it is a mean over texts, a batch may be split: its loss is the parts' mean by size.
+
+        Args:
+            long_texts: each fits the student's positions.
+            short_texts: each fits the teacher's.
+        """
+        length = num_positions(self.student)
+        targets, owned = self._targets(long_texts, length)
+        whole = [plan_windows(text, self.tokenizer, window=length).windows[0].ids for text in long_texts]
+        read = self._read(self.student, self._ids(whole, length))
+        end = owned[:, None] - 1
+        row = torch.arange(length, device=end.device)
+        inside = row < (end + 1 if self.ends else end)
+        loss = _row_error(read.states, targets.states, inside)
+        loss = loss + AFTER_TEXT_WEIGHT * _row_error(read.states, targets.states, row > end)
+        return loss + self._pooled_error(read, targets) + SHORT_WEIGHT * self._short_loss(short_texts)
+
+    def _short_loss(self, texts: Sequence[str]) -> Tensor:
+        length = num_positions(self.teacher)
+        rows = [plan_windows(text, self.tokenizer, window=length).windows[0].ids for text in texts]
+        ids = self._ids(rows, length)
+        with torch.no_grad():
+            target = self._read(self.teacher, ids)
+        read = self._read(self.student, ids)
+        ends = torch.tensor([len(row) - 1 for row in rows], device=ids.device)[:, None]
+        compared = (torch.arange(length, device=ids.device) != ends) | self.ends
+        return _row_error(read.states, target.states, compared) + self._pooled_error(read, target)
+
+    def _pooled_error(self, read: _Reading, target: _Reading) -> Tensor | float:
+        if not self.ends or read.pooled is None or target.pooled is None:
+            return 0.0
+        return POOLED_WEIGHT * _relative(read.pooled, target.pooled).mean()
+
+    def _ids(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
+        device = position_table(self.student).device
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        return ids.to(device)
+
+    def _read(self, encoder: nn.Module, ids: Tensor) -> _Reading:
+        output = encoder(ids, output_hidden_states=True)
+        if self.reads == "last":
+            norm = inner_text_model(encoder).final_layer_norm
+            return _Reading(torch.stack([norm(state) for state in output.hidden_states[-NUM_LAYERS:]]), None)  # type: ignore[operator]
+        pooled = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
+        return _Reading(torch.stack(output.hidden_states[-NUM_LAYERS - 1 : -1]), pooled)
+
+    @torch.no_grad()
+    def _targets(self, texts: Sequence[str], length: int) -> tuple[_Reading, Tensor]:
+        """What the student should read, and how many rows each text fills, BOS and EOS included, (B,).
+
+        Row 0 and the content rows come from the windows that own them, the end-of-text row and the pooled feature
+        from the first window; every row after it is the mean of the last window's padding rows.
+        """
+        window = num_positions(self.teacher)
+        plans = [plan_windows(text, self.tokenizer, window=window, context=self.context) for text in texts]
+        ids = self._ids([each.ids for plan in plans for each in plan.windows], window)
+        read = _Reading.join([self._read(self.teacher, part) for part in ids.split(TEACHER_BATCH)])
+        first = torch.tensor([0, *(len(plan.windows) for plan in plans)]).cumsum(0)
+        states = [
+            _target_rows(read.states[:, start:stop], plan, length)
+            for plan, start, stop in zip(plans, first[:-1], first[1:], strict=True)
+        ]
+        pooled = None if read.pooled is None else read.pooled[first[:-1].to(read.pooled.device)]
+        owned = torch.tensor([plan.num_tokens + 2 for plan in plans], device=ids.device)
+        return _Reading(torch.stack(states, dim=1), pooled), owned
+
+
+def _target_rows(states: Tensor, plan: WindowPlan, length: int) -> Tensor:
+    """One text's windows, (layers, W, N, D) -> its rows as one window of `length`, (layers, length, D)."""
+    own = [states[:, index, 1 + window.num_context : len(window.ids) - 1] for index, window in enumerate(plan.windows)]
+    first_end, last_end = len(plan.windows[0].ids) - 1, len(plan.windows[-1].ids) - 1
+    rows = torch.cat([states[:, 0, :1], *own, states[:, 0, first_end : first_end + 1]], dim=1)
+    after = states[:, -1, last_end:].mean(dim=1, keepdim=True)
+    return torch.cat([rows, after.expand(-1, length - rows.shape[1], -1)], dim=1)
+
+
+def _relative(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).float().square().sum(-1) / teacher.float().square().sum(-1).clamp_min(1e-6)
+
+
+def _row_error(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
+    """Mean over layers and the chosen rows (B, N) of each text, then over the texts; a text without rows adds 0."""
+    error = _relative(student, teacher).mean(0) * rows
+    return (error.sum(1) / rows.sum(1).clamp_min(1)).mean()
 
 
 def train_anchor(
-    student: CLIPTextModel,
-    teacher: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
+    anchor: Anchor,
     draw_texts: Callable[[int], tuple[Sequence[str], Sequence[str]]],
     *,
-    state: Path,
+    checkpoints: Path,
     schedule: Schedule = ANCHOR_SCHEDULE,
 ) -> Iterator[Step]:
-    """Train the stretched `student` in place on the long and short texts that `draw_texts` gives for each step."""
-    prepare_student(student)
-    teacher.eval().requires_grad_(False)
-
-    def loss_of(step: int) -> Tensor:
-        return anchor_loss(student, teacher, tokenizer, *draw_texts(step))
-
-    yield from optimise(student, loss_of, schedule, state)
+    """Train the student in place on the long and short texts that `draw_texts` gives for each step."""
+    prepare_student(anchor.student)  # type: ignore[arg-type]
+    anchor.teacher.eval().requires_grad_(False)
+    yield from optimise(anchor.student, lambda step: anchor.loss(*draw_texts(step)), schedule, checkpoints)

@@ -1,21 +1,19 @@
-"""One optimisation loop for every stage: seeded batches, cosine schedule, averaged weights, exact resume."""
+"""One optimisation loop for every training: seeded steps, cosine schedule, averaged weights, exact resume."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import LongClipError
-from .checkpointing import load_state, save_state
+from .checkpointing import Checkpoints, State
 
-__all__ = ["Schedule", "Step", "optimise"]
-
-SECONDS_BETWEEN_SAVES = 60.0
+__all__ = ["Schedule", "Step", "optimise", "optimise_state", "prepare_state"]
 
 
 @dataclass(frozen=True)
@@ -42,50 +40,86 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its number from 1, the loss before it and its learning rate."""
+    """One optimiser step: its number from 1, the loss before it, its learning rate, and what else was measured."""
 
     step: int
     loss: float
     learning_rate: float
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
-def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Schedule, state: Path) -> Iterator[Step]:
-    """Train `module` in place, one yielded `Step` at a time; at the end it holds the averaged weights, if any.
+def prepare_state(
+    module: nn.Module, schedule: Schedule, *, groups: Sequence[dict[str, Any]] | None = None, fused: bool = False
+) -> State:
+    """The module with its optimiser and, where the schedule averages, the averaged weights.
 
     Args:
-        loss_of: scalar loss of a step's batch; it draws the batch from the step's number alone, so that a resumed
-            run sees what an uninterrupted one would have seen.
-        state: safetensors file with weights and optimiser, written every minute and at the end. Where it exists,
-            training goes on from there.
+        groups: AdamW's parameter groups; all that requires a gradient, with the schedule's decay, if not given.
+        fused: AdamW's fused kernel, for CUDA.
+    """
+    trained = groups or [{"params": [each for each in module.parameters() if each.requires_grad]}]
+    optimiser = torch.optim.AdamW(
+        trained, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay, fused=fused or None
+    )
+    average = get_ema_multi_avg_fn(schedule.averaging) if schedule.averaging else None
+    return State(module, optimiser, AveragedModel(module, multi_avg_fn=average) if average else None)
+
+
+def optimise_state(
+    state: State,
+    backward: Callable[[int], Mapping[str, Any]],
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    *,
+    constrain: Callable[[], None] = lambda: None,
+    writes: bool = True,
+) -> Iterator[Step]:
+    """Train from `state.step` to the end, one yielded `Step` at a time; then the module holds the averages, if any.
+
+    Args:
+        backward: computes a step's gradients and returns what it measured, `loss` among it. It draws its batch from
+            the step's number alone, so that a resumed run sees what an uninterrupted one would have seen.
+        constrain: called after each step, to put back what must not change.
+        writes: whether this process saves; the first of several does.
+
+    What the caller changes in `state.notes` while it holds a step is saved with that step.
 
     Raises:
-        LongClipError: the loss is NaN or infinite.
+        LongClipError: the loss is NaN or infinite, or a checkpoint cannot be written.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay)
-    averaged = (
-        AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging)) if schedule.averaging else None
-    )
-    done = load_state(state, module, averaged, optimiser)
-    saved = time.monotonic()
-    for step in range(done + 1, schedule.steps + 1):
+    trained = [parameter for group in state.optimiser.param_groups for parameter in group["params"]]
+    for step in range(state.step + 1, schedule.steps + 1):
         rate = schedule.rate(step)
-        for group in optimiser.param_groups:
+        for group in state.optimiser.param_groups:
             group["lr"] = rate
-        loss = loss_of(step)
-        if not torch.isfinite(loss):
+        measured = backward(step)
+        if not math.isfinite(measured["loss"]):
             raise LongClipError(
-                f"The loss became {loss.item()} at step {step}. Lower the learning rate and start anew."
+                f"The loss became {measured['loss']} at step {step}. Lower the learning rate and start anew."
             )
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, schedule.clip)
-        optimiser.step()
-        optimiser.zero_grad()
-        if averaged is not None:
-            averaged.update_parameters(module)
-        yield Step(step, loss.item(), rate)
-        if step == schedule.steps or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-            save_state(state, module, averaged, optimiser, step)
-            saved = time.monotonic()
-    if averaged is not None:
-        module.load_state_dict(averaged.module.state_dict())
+        state.optimiser.step()
+        state.optimiser.zero_grad()
+        constrain()
+        if state.averaged is not None:
+            state.averaged.update_parameters(state.module)
+        state.step = step
+        yield Step(step, measured["loss"], rate, measured)
+        if writes and (step == schedule.steps or checkpoints.due()):
+            checkpoints.save(state)
+    if state.averaged is not None:
+        state.module.load_state_dict(state.averaged.module.state_dict())
+
+
+def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Schedule, folder: Path) -> Iterator[Step]:
+    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints."""
+
+    def backward(step: int) -> dict[str, float]:
+        loss = loss_of(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"loss": loss.item()}
+
+    checkpoints = Checkpoints(folder)
+    state = prepare_state(module, schedule)
+    checkpoints.restore(state)
+    yield from optimise_state(state, backward, schedule, checkpoints)

@@ -1,11 +1,14 @@
 """The anchor: what it pulls together, and what it leaves alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import toys
 
 from longclip_diffusers.text_encoder import position_table, stretch_text_encoder
-from longclip_diffusers.training.anchor import _teacher_states, anchor_loss, train_anchor
+from longclip_diffusers.training import anchor as module
+from longclip_diffusers.training.anchor import Anchor, train_anchor
 from longclip_diffusers.training.loop import Schedule
 from longclip_diffusers.windows import plan_windows
 
@@ -19,30 +22,92 @@ def tokenizer():
 
 
 @pytest.fixture
-def teacher(tokenizer):
+def teacher():
     return toys.text_encoder(77)
 
 
-def test_targets_are_each_windows_own_rows(teacher, tokenizer):
-    plan = plan_windows(LONG, tokenizer, window=77, context="related")
-    assert len(plan.windows) > 1
-    targets, filled = _teacher_states(teacher, [plan], tokenizer.pad_token_id, 248)
-    assert filled.item() == plan.num_tokens + 2
-    window = plan.windows[1]
+@pytest.fixture
+def anchor(teacher, tokenizer):
+    return Anchor(stretch_text_encoder(teacher), teacher, tokenizer)
+
+
+def states(encoder, ids):
     with torch.no_grad():
-        states = teacher(torch.tensor([window.ids]), output_hidden_states=True).hidden_states[-1][0]
+        return encoder(torch.tensor([ids]), output_hidden_states=True)
+
+
+def test_targets_are_each_windows_own_rows_as_the_pipeline_reads_them(anchor):
+    plan = plan_windows(LONG, anchor.tokenizer, window=77, context="related")
+    assert len(plan.windows) > 1
+    targets, owned = anchor._targets([LONG], 248)
+    assert owned.item() == plan.num_tokens + 2
+    window = plan.windows[1]
     start = 1 + len(plan.windows[0].own_ids)
-    own = states[1 + window.num_context : -1]
-    torch.testing.assert_close(targets[-1, 0, start : start + len(own)], own)
+    expected = states(anchor.teacher, window.ids).last_hidden_state[0, 1 + window.num_context : -1]
+    torch.testing.assert_close(targets.states[-1, 0, start : start + len(expected)], expected)
 
 
-def test_training_lowers_the_loss_and_leaves_kept_rows_and_tokens_bit_identical(teacher, tokenizer, tmp_path):
+def test_the_end_row_is_the_first_windows(anchor):
+    first = plan_windows(LONG, anchor.tokenizer, window=77, context="related").windows[0]
+    targets, owned = anchor._targets([LONG], 248)
+    expected = states(anchor.teacher, first.ids).last_hidden_state[0, -1]
+    torch.testing.assert_close(targets.states[-1, 0, owned.item() - 1], expected)
+
+
+def test_penultimate_states_are_compared_without_the_norm(teacher, tokenizer):
+    anchor = Anchor(stretch_text_encoder(teacher), teacher, tokenizer, reads="penultimate")
+    first = plan_windows(LONG, tokenizer, window=77, context="related").windows[0]
+    targets, _ = anchor._targets([LONG], 248)
+    expected = states(teacher, first.ids).hidden_states[-2][0, 1:5]
+    torch.testing.assert_close(targets.states[-1, 0, 1:5], expected)
+    torch.testing.assert_close(targets.pooled, states(teacher, first.ids).pooler_output)
+
+
+@pytest.mark.parametrize("reads", ["last", "penultimate"])
+def test_pooled_features_are_anchored_for_encoders_with_projection(tokenizer, reads):
+    teacher = toys.text_encoder_with_projection(77)
     student = stretch_text_encoder(teacher)
-    before = anchor_loss(student, teacher, tokenizer, [LONG], [SHORT]).item()
+    anchor = Anchor(student, teacher, tokenizer, reads=reads)
+    before = anchor.loss([SHORT], [SHORT]).item()
+    with torch.no_grad():
+        student.text_projection.weight.mul_(1.5)
+    after = anchor.loss([SHORT], [SHORT]).item()
+    # "last" already holds the end row behind the norm; there the projection is nobody's to train.
+    assert (after > before + 0.1) == (reads == "penultimate")
+
+
+def test_without_ends_the_end_row_is_free(anchor, monkeypatch):
+    free = replace(anchor, ends=False)
+    before = free.loss([SHORT], [SHORT]).item()
+    end = len(plan_windows(SHORT, anchor.tokenizer).windows[0].ids) - 1
+    read = Anchor._read
+
+    def moved(self, encoder, ids):
+        reading = read(self, encoder, ids)
+        if encoder is self.student:
+            reading.states[:, :, end] += 1
+        return reading
+
+    monkeypatch.setattr(Anchor, "_read", moved)
+    with torch.no_grad():
+        assert free.loss([SHORT], [SHORT]).item() == before
+        assert anchor.loss([SHORT], [SHORT]).item() > before + 0.01
+
+
+def test_a_batch_is_the_mean_of_its_parts(anchor):
+    longs, shorts = [LONG, SHORT, LONG[:150]], [SHORT, "b", "c d"]
+    with torch.no_grad():
+        whole = anchor.loss(longs, shorts)
+        parts = [anchor.loss([long], [short]) for long, short in zip(longs, shorts, strict=True)]
+    torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+def test_training_lowers_the_loss_and_leaves_kept_rows_and_tokens_bit_identical(anchor, teacher, tmp_path):
+    student = anchor.student
+    before = anchor.loss([LONG], [SHORT]).item()
     schedule = Schedule(steps=10, batch_size=1, learning_rate=3e-3, warmup=1)
-    state = tmp_path / "anchor.safetensors"
-    list(train_anchor(student, teacher, tokenizer, lambda step: ([LONG], [SHORT]), state=state, schedule=schedule))
-    assert anchor_loss(student, teacher, tokenizer, [LONG], [SHORT]).item() < before
+    list(train_anchor(anchor, lambda step: ([LONG], [SHORT]), checkpoints=tmp_path, schedule=schedule))
+    assert anchor.loss([LONG], [SHORT]).item() < before
     assert torch.equal(position_table(student)[:20], position_table(teacher)[:20])
     assert not torch.equal(position_table(student)[20:77], position_table(stretch_text_encoder(teacher))[20:77])
     assert torch.equal(student.get_input_embeddings().weight, teacher.get_input_embeddings().weight)
@@ -50,7 +115,7 @@ def test_training_lowers_the_loss_and_leaves_kept_rows_and_tokens_bit_identical(
 
 def test_on_a_text_that_fits_the_teacher_is_its_own_best_student(teacher, tokenizer, monkeypatch):
     # The rows after the text differ even then: their target is one mean row.
-    monkeypatch.setattr("longclip_diffusers.training.anchor.AFTER_TEXT_WEIGHT", 0.0)
-    assert anchor_loss(teacher, teacher, tokenizer, [SHORT], [SHORT]).item() == 0
-    stranger = toys.text_encoder(77, seed=9)
-    assert anchor_loss(stranger, teacher, tokenizer, [SHORT], [SHORT]).item() > 0.1
+    monkeypatch.setattr(module, "AFTER_TEXT_WEIGHT", 0.0)
+    assert Anchor(teacher, teacher, tokenizer).loss([SHORT], [SHORT]).item() == 0
+    stranger = Anchor(toys.text_encoder(77, seed=9), teacher, tokenizer)
+    assert stranger.loss([SHORT], [SHORT]).item() > 0.1

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from longclip_diffusers import LongClipError
-from longclip_diffusers.training.loop import Schedule, optimise
+from longclip_diffusers.training.checkpointing import Checkpoints
+from longclip_diffusers.training.loop import Schedule, optimise, optimise_state, prepare_state
 
 SCHEDULE = Schedule(steps=12, batch_size=4, learning_rate=0.05, warmup=3, averaging=0.9)
 
@@ -25,30 +26,90 @@ def loss_of(module):
     return loss
 
 
-def run(module, path, *, stop=None, monkeypatch=None):
+def run(module, path, *, stop=None):
     return list(itertools.islice(optimise(module, loss_of(module), SCHEDULE, path), stop))
 
 
-def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("longclip_diffusers.training.loop.SECONDS_BETWEEN_SAVES", -1)
+@pytest.fixture
+def always_due(monkeypatch):
+    monkeypatch.setattr(Checkpoints, "due", lambda self: True)
+
+
+def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, always_due):
     whole, broken = model(), model()
-    steps = run(whole, tmp_path / "whole.safetensors")
+    steps = run(whole, tmp_path / "whole")
     # Stopped while step 6 is in the caller's hands: it is not saved yet and must be done again.
-    first = run(broken, tmp_path / "broken.safetensors", stop=6)
+    first = run(broken, tmp_path / "broken", stop=6)
     resumed = model()
-    rest = run(resumed, tmp_path / "broken.safetensors")
+    rest = run(resumed, tmp_path / "broken")
     assert [step.step for step in rest] == list(range(6, 13))
     assert first + rest[1:] == steps
     assert torch.equal(resumed.weight, whole.weight)
 
 
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, always_due):
+    whole, broken = model(), model()
+    run(whole, tmp_path / "whole")
+    run(broken, tmp_path / "broken", stop=6)
+    assert [path.name for path in Checkpoints(tmp_path / "broken").files] == [
+        "step-00000004.safetensors",
+        "step-00000005.safetensors",
+    ]
+    newest = tmp_path / "broken" / "step-00000005.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    resumed = model()
+    with pytest.warns(UserWarning, match=r"step-00000005.safetensors cannot be resumed from .*the one before it"):
+        rest = run(resumed, tmp_path / "broken")
+    assert rest[0].step == 5
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_checkpoints_that_are_all_damaged_stop_the_run(tmp_path, always_due):
+    run(model(), tmp_path, stop=2)
+    for path in Checkpoints(tmp_path).files:
+        path.write_bytes(b"<html>")
+    with pytest.raises(LongClipError, match=r"No checkpoint in .* can be resumed from .*delete the folder"):
+        run(model(), tmp_path)
+
+
+def test_a_full_disk_stops_clearly_and_keeps_the_last_good_checkpoint(tmp_path, always_due, monkeypatch):
+    run(model(), tmp_path, stop=4)
+    good = {path.name: path.read_bytes() for path in Checkpoints(tmp_path).files}
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("longclip_diffusers.training.checkpointing.save_file", full)
+    with pytest.raises(LongClipError, match=r"cannot be written: .*No space left.*step-00000003.* last good one"):
+        run(model(), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
+
+
+def test_notes_are_saved_with_the_step_in_the_callers_hands(tmp_path, always_due):
+    module = model()
+    state, checkpoints = prepare_state(module, SCHEDULE), Checkpoints(tmp_path)
+    backward = {"loss": 1.0}
+    for step in itertools.islice(optimise_state(state, lambda number: backward, SCHEDULE, checkpoints), 5):
+        state.notes["best"] = step.step
+    again = prepare_state(model(), SCHEDULE)
+    checkpoints.restore(again)
+    assert (again.step, again.notes) == (4, {"best": 4})
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    module = model()
+    with pytest.raises(LongClipError, match="The loss became nan at step 1"):
+        list(optimise(module, lambda step: module(torch.full((1, 3), torch.nan)).sum(), SCHEDULE, tmp_path))
+
+
 def test_training_learns_and_ends_with_the_averaged_weights(tmp_path):
     module = model()
-    steps = run(module, tmp_path / "state.safetensors")
+    steps = run(module, tmp_path / "state")
     assert steps[-1].loss < steps[0].loss
     last = model()
     plain = Schedule(steps=12, batch_size=4, learning_rate=0.05, warmup=3)
-    list(optimise(last, loss_of(last), plain, tmp_path / "plain.safetensors"))
+    list(optimise(last, loss_of(last), plain, tmp_path / "plain"))
     assert not torch.equal(module.weight, last.weight)
 
 
@@ -57,17 +118,3 @@ def test_the_rate_warms_up_and_falls_to_its_floor():
     assert max(rates) == SCHEDULE.rate(3) == pytest.approx(0.05)
     assert rates[-1] == pytest.approx(0.05 * SCHEDULE.floor)
     assert rates[2:] == sorted(rates[2:], reverse=True)
-
-
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
-    module = model()
-    with pytest.raises(LongClipError, match="became nan at step 1"):
-        list(optimise(module, lambda step: module.weight.sum() * float("nan"), SCHEDULE, tmp_path / "s.safetensors"))
-
-
-def test_a_damaged_state_is_refused_and_kept(tmp_path):
-    path = tmp_path / "state.safetensors"
-    path.write_bytes(b"not a state")
-    with pytest.raises(LongClipError, match="cannot be resumed from"):
-        run(model(), path)
-    assert path.read_bytes() == b"not a state"

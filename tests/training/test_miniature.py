@@ -35,7 +35,7 @@ def test_a_finished_stage_is_not_run_again(shop):
 
 
 def test_the_same_seed_gives_the_same_weights_even_when_interrupted(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr("longclip_diffusers.training.loop.SECONDS_BETWEEN_SAVES", -1)
+    monkeypatch.setattr("longclip_diffusers.training.checkpointing.Checkpoints.due", lambda self: True)
     again = Workshop(tmp_path, num_scenes=4)
     assert len(list(islice(run_stage(again, "autoencoder", TINY["autoencoder"]), 2))) == 2
     assert not again.stage("autoencoder").exists()

@@ -46,7 +46,7 @@ def pixels_of(scenes: list[Scene]) -> Tensor:
 
 
 def train_autoencoder(
-    vae: AutoencoderKL, *, seed: int, state: Path, schedule: Schedule = AUTOENCODER_SCHEDULE
+    vae: AutoencoderKL, *, seed: int, checkpoints: Path, schedule: Schedule = AUTOENCODER_SCHEDULE
 ) -> Iterator[Step]:
     """Train in place on pictures alone, then set `scaling_factor` so that latents have unit variance.
 
@@ -63,7 +63,7 @@ def train_autoencoder(
         error = rebuilt.float() - pixels
         return error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().float().mean()
 
-    yield from optimise(vae, loss_of, schedule, state)
+    yield from optimise(vae, loss_of, schedule, checkpoints)
     rng = random.Random(f"{seed}/autoencoder/scale")
     with torch.no_grad():
         latents = vae.encode(pixels_of([draw_scene(rng) for _ in range(256)]).to(vae.device)).latent_dist.mean

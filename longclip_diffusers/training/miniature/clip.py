@@ -125,7 +125,7 @@ def train_clip(
     tokenizer: CLIPTokenizer,
     *,
     seed: int,
-    state: Path,
+    checkpoints: Path,
     schedule: Schedule = CLIP_SCHEDULE,
 ) -> Iterator[Step]:
     """Train both towers in place on scenes and their captions, cut at 77 tokens."""
@@ -145,4 +145,4 @@ def train_clip(
             ids, batch.to(clip.device), pixels, truth, CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM else 0
         )
 
-    yield from optimise(model, loss_of, schedule, state)
+    yield from optimise(model, loss_of, schedule, checkpoints)

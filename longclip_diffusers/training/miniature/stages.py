@@ -1,14 +1,14 @@
 """The miniature Stable Diffusion, stage by stage: autoencoder and CLIP, UNet and anchor, then one diffusers folder.
 
 Every stage leaves a folder in the working directory and is not run again once that exists; a stage that was
-interrupted goes on from its state file. Stages of one wave do not need each other and may run side by side.
+interrupted goes on from its checkpoints. Stages of one wave do not need each other and may run side by side.
 """
 
 import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ...storybook.scene import draw_scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
 from ...tokenizer import load_tokenizer
 from ...windows import plan_windows
-from ..anchor import ANCHOR_SCHEDULE, train_anchor
+from ..anchor import ANCHOR_SCHEDULE, Anchor, train_anchor
 from ..loop import Schedule, Step
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
 from .clip import CLIP_SCHEDULE, build_clip, expand_clip, train_clip
@@ -54,9 +54,9 @@ class Workshop:
         """The folder that a finished stage leaves."""
         return self.folder / name
 
-    def state(self, name: str) -> Path:
-        """The file that an unfinished stage resumes from."""
-        return self.folder / f"{name}.state.safetensors"
+    def checkpoints(self, name: str) -> Path:
+        """The folder that an unfinished stage resumes from."""
+        return self.folder / f"{name}.checkpoints"
 
     def log(self, name: str) -> Path:
         """One line for every fiftieth step of a stage."""
@@ -77,12 +77,12 @@ class Workshop:
         return self.stage(name)
 
     def finish(self, name: str, save: Callable[[Path], object]) -> None:
-        """Let `save` write the stage's folder whole or not at all, then drop the state file."""
+        """Let `save` write the stage's folder whole or not at all, then drop its checkpoints."""
         unfinished = self.folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
         unfinished.replace(self.stage(name))
-        self.state(name).unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints(name), ignore_errors=True)
 
 
 def _stock_tokenizer() -> CLIPTokenizer:
@@ -101,7 +101,7 @@ def _pipeline(**components: Any) -> StableDiffusionPipeline:
 
 def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     vae = build_autoencoder().to(shop.device)
-    for step in train_autoencoder(vae, seed=shop.seed, state=shop.state("autoencoder"), schedule=schedule):
+    for step in train_autoencoder(vae, seed=shop.seed, checkpoints=shop.checkpoints("autoencoder"), schedule=schedule):
         yield step
         if step.step % STEPS_BETWEEN_SAMPLES == 0:
             save_reconstructions(vae, shop.sample("autoencoder", step.step))
@@ -112,7 +112,9 @@ def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     tokenizer = _stock_tokenizer()
     vocabulary = CompactVocabulary(tokenizer)
     clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)  # type: ignore[arg-type]
-    yield from train_clip(clip, vocabulary, tokenizer, seed=shop.seed, state=shop.state("clip"), schedule=schedule)
+    yield from train_clip(
+        clip, vocabulary, tokenizer, seed=shop.seed, checkpoints=shop.checkpoints("clip"), schedule=schedule
+    )
     shop.finish("clip", expand_clip(clip, vocabulary, tokenizer).save_pretrained)
 
 
@@ -124,7 +126,14 @@ def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     unet, tokenizer = build_unet().to(shop.device), _stock_tokenizer()
     pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
     training = train_unet(
-        unet, text_encoder, tokenizer, scenes, codes, seed=shop.seed, state=shop.state("unet"), schedule=schedule
+        unet,
+        text_encoder,
+        tokenizer,
+        scenes,
+        codes,
+        seed=shop.seed,
+        checkpoints=shop.checkpoints("unet"),
+        schedule=schedule,
     )
     for step in training:
         yield step
@@ -148,7 +157,8 @@ def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
             short_texts.append(str(base_caption(draw_scene(rng), rng, max_details=4)))
         return long_texts, short_texts
 
-    yield from train_anchor(student, teacher, tokenizer, draw_texts, state=shop.state("anchor"), schedule=schedule)  # type: ignore[arg-type]
+    anchor = Anchor(student, teacher, tokenizer)
+    yield from train_anchor(anchor, draw_texts, checkpoints=shop.checkpoints("anchor"), schedule=schedule)
     shop.finish("anchor", lambda folder: save_text_encoder(student, folder))
 
 
@@ -177,7 +187,8 @@ def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> It
     for step in train(shop, schedule):
         if step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps:
             with shop.log(name).open("a") as log:
-                log.write(json.dumps({"stage": name, **asdict(step)}) + "\n")
+                entry = {"stage": name, "step": step.step, "loss": step.loss, "learning_rate": step.learning_rate}
+                log.write(json.dumps(entry) + "\n")
         yield step
 
 

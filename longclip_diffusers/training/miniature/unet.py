@@ -80,7 +80,7 @@ def train_unet(
     latents: Tensor,
     *,
     seed: int,
-    state: Path,
+    checkpoints: Path,
     schedule: Schedule = UNET_SCHEDULE,
 ) -> Iterator[Step]:
     """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens."""
@@ -104,4 +104,4 @@ def train_unet(
         target = scheduler.get_velocity(clean, noise, timesteps)
         return torch.nn.functional.mse_loss(unet(noisy, timesteps, states).sample, target)
 
-    yield from optimise(unet, loss_of, schedule, state)
+    yield from optimise(unet, loss_of, schedule, checkpoints)
