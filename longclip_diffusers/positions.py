@@ -13,6 +13,7 @@ __all__ = [
     "is_interpolated",
     "linear_positions",
     "stretch_positions",
+    "stretch_to",
     "stretched_length",
 ]
 
@@ -51,6 +52,21 @@ def stretch_positions(table: Tensor, *, keep: int = KEPT_ROWS, factor: int = STR
     if factor < 1:
         raise ModelError(f"factor must be 1 or more, not {factor}.")
     return torch.cat([table[:keep], _read(table, *_steps(keep, rows, factor))])
+
+
+def stretch_to(table: Tensor, length: int, *, keep: int = KEPT_ROWS) -> Tensor:
+    """The KPS-stretched table (length, D): the smallest whole factor that reaches `length` rows, cut there.
+
+    A table with N > 77, or with `length` rows or more, comes back unchanged.
+
+    Raises:
+        ModelError: as `stretch_positions`.
+    """
+    rows = _num_rows(table)
+    if rows > CLIP_LENGTH or rows >= length:
+        return table
+    factor = -(-(length - keep) // max(1, rows - keep))
+    return stretch_positions(table, keep=keep, factor=factor)[:length]
 
 
 def linear_positions(table: Tensor, *, length: int = LONG_LENGTH) -> Tensor:

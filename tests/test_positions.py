@@ -10,6 +10,7 @@ from longclip_diffusers.positions import (
     is_interpolated,
     linear_positions,
     stretch_positions,
+    stretch_to,
     stretched_length,
 )
 
@@ -54,6 +55,19 @@ def test_the_last_four_rows_go_on_in_the_final_difference() -> None:
     new, step = stretch_positions(old), (old[76] - old[75]) / 4
     torch.testing.assert_close(new[244:], torch.stack([old[76] + part * step for part in range(4)]))
     assert not torch.allclose(new[247], old[76])
+
+
+@pytest.mark.parametrize(("length", "factor"), [(78, 2), (134, 2), (135, 3), (248, 4), (249, 5), (1024, 18)])
+def test_a_length_is_reached_with_the_smallest_factor(length: int, factor: int) -> None:
+    assert torch.equal(stretch_to(table_of(), length), stretch_positions(table_of(), factor=factor)[:length])
+    assert stretched_length(CLIP_LENGTH, factor=factor - 1) < length
+
+
+def test_a_table_that_is_long_enough_is_not_stretched_to_a_length() -> None:
+    assert torch.equal(stretch_to(table_of(), CLIP_LENGTH), table_of())
+    assert torch.equal(stretch_to(table_of(248), 400), table_of(248))
+    with pytest.raises(ModelError, match="keep must be from 0 to 76"):
+        stretch_to(table_of(), 248, keep=77)
 
 
 def test_a_long_table_comes_back_unchanged() -> None:
