@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import longclip_diffusers.models
@@ -44,6 +51,22 @@ def text_encoder_with_projection(
 ) -> CLIPTextModelWithProjection:
     """The same with a projection to `projection_dim` (24), as SDXL's second encoder has."""
     return _seeded(seed, lambda: CLIPTextModelWithProjection(_text_config(length, vocab_size, **config)))
+
+
+def clip(length: int = STOCK_LENGTH, *, vocab_size: int = 514, seed: int = 0, **config: Any) -> CLIPModel:
+    """A random CLIPModel: `text_encoder`'s text tower, 2 vision layers over 16 px patches of 32 px, features of 24."""
+    text = _text_config(length, vocab_size, **config)
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 32,
+        "patch_size": 16,
+        "initializer_factor": 5.0,
+    }
+    joint = CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=text.projection_dim)
+    return _seeded(seed, lambda: CLIPModel(joint))
 
 
 def unet(*, in_channels: int = 4, seed: int = 1) -> UNet2DConditionModel:
