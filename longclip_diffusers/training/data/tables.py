@@ -140,7 +140,8 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     header = file.readline()
     file.seek(0)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=header.count)
-    reader = csv.DictReader(file, delimiter=delimiter)
+    # Strict, or a quotation mark left open swallows the rows after it without a word.
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if None in row:
@@ -150,7 +151,10 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
-        raise LongClipError(f"{path}, line {reader.line_num}: {error}.") from error
+        raise LongClipError(
+            f"{path}, after line {reader.line_num}: {error}. Put a caption with quotation marks between quotation marks, "
+            "and double those inside."
+        ) from error
 
 
 @contextmanager
