@@ -11,10 +11,12 @@ from .exits import UsageError, exit_code
 __all__ = ["main"]
 
 PROGRAM = "longclip"
-# A verb's module holds a function of its name, or a table `verbs` of the functions it is followed by.
+# A verb's module holds a function of its name, or a table `verbs` of the functions it is followed by. Where the
+# defaults depend on what is given, its `defaults` makes the options from the arguments, and the function takes them.
 VERBS = {
     "convert": "write a CLIP or Long-CLIP checkpoint in another layout",
     "inspect": "print what a checkpoint is: layout, sizes, position rows, SHA-256",
+    "train": "fine-tune a CLIP, or lengthen a text encoder from plain text",
     "evaluate": "measure what pictures show of what their texts describe",
     "storybook": "the bundled miniature model: its picture world and its training",
 }
@@ -49,8 +51,12 @@ def _run(arguments: list[str]) -> None:
             return
         name = _choose(rest, module.verbs, program)
         function, program, rest = module.verbs[name], f"{program} {name}", rest[1:]
-    # Flags are --flag only, not --flag and --no-flag.
-    tyro.cli(function, prog=program, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+    config = (tyro.conf.FlagCreatePairsOff,)  # --flag only, not --flag and --no-flag
+    if hasattr(module, "defaults"):
+        options = module.defaults(rest)
+        function(tyro.cli(type(options), default=options, prog=program, args=rest, config=config))
+    else:
+        tyro.cli(function, prog=program, args=rest, config=config)
 
 
 def _choose(arguments: list[str], known: dict[str, object] | dict[str, str], program: str) -> str:

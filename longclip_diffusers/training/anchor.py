@@ -80,6 +80,11 @@ class Anchor:
     ends: bool = True
     context: str = "related"
 
+    @property
+    def window(self) -> int:
+        """Positions of the teacher."""
+        return num_positions(self.teacher)
+
     def loss(self, long_texts: Sequence[str], short_texts: Sequence[str]) -> Tensor:
         """Relative squared error |s - t|^2 / |t|^2 of the student's token states: the mean over rows, then over texts.
 
@@ -102,7 +107,7 @@ class Anchor:
         return loss + self._pooled_error(read, targets) + SHORT_WEIGHT * self._short_loss(short_texts)
 
     def _short_loss(self, texts: Sequence[str]) -> Tensor:
-        length = num_positions(self.teacher)
+        length = self.window
         rows = [plan_windows(text, self.tokenizer, window=length).windows[0].ids for text in texts]
         ids = self._ids(rows, length)
         with torch.no_grad():
@@ -139,7 +144,7 @@ class Anchor:
         Row 0 and the content rows come from the windows that own them, the end-of-text row and the pooled feature
         from the first window; every row after it is the mean of the last window's padding rows.
         """
-        window = num_positions(self.teacher)
+        window = self.window
         plans = [plan_windows(text, self.tokenizer, window=window, context=self.context) for text in texts]
         ids = self._ids([each.ids for plan in plans for each in plan.windows], window)
         read = _Reading.join([self._read(self.teacher, part) for part in ids.split(TEACHER_BATCH)])

@@ -1,12 +1,14 @@
 """What a fine-tuning run does: one frozen dataclass, from the command line or a TOML file; unknown keys are errors."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import LongClipError
+from ..models import bundled
 
 __all__ = ["PRESETS", "Recipe", "RecipeError", "differences", "read_recipe"]
 
@@ -24,7 +26,8 @@ class Recipe:
 
     Args:
         base: what is lengthened: a CLIP (both towers) for the contrastive objectives; for the anchor alone also a text
-            encoder or a whole Stable Diffusion folder or hub id, SDXL's two encoders included.
+            encoder or a whole Stable Diffusion folder or hub id, SDXL's two encoders included. Without one it is the
+            bundled miniature's CLIP, to try things out with preset storybook.
         data: storybook, folder:DIR, jsonl:FILE, csv:FILE, txt:FILE, sharegpt4v:JSON:IMAGE_ROOT, wds:PATTERN or
             hf:NAME[:SPLIT]; a bare path is recognised by what it is.
         output: folder of checkpoints, log and exports. Where it holds a run of this recipe, that run goes on.
@@ -34,8 +37,7 @@ class Recipe:
         micro_batch: samples encoded at once, 0 to choose by memory; it changes memory and time, never the result.
         lr: peak learning rate; 0 takes 1e-6 (the paper's) with contrastive losses, 1e-5 for the anchor alone.
         seed: everything that is drawn follows from it.
-        warmup: steps of linear warm-up, at most a tenth of the run.
-        floor: share of the peak rate that the cosine ends at.
+        warmup: steps of linear warm-up, at most a tenth of the run; then the rate falls to zero on a cosine.
         weight_decay: of AdamW.
         decay: matrices (not biases, norms, the logit scale, kept position rows) or all, as released.
         precision: fp32, or bf16 autocast; losses and PCA are fp32 in both.
@@ -51,13 +53,14 @@ class Recipe:
             one); sub (the short caption is a run of the long one's sentences).
         freeze_vision: train the text tower alone; picture features are computed once and kept.
         anchor_weight: of the anchor, beside contrastive losses.
+        anchor_batch: objective both: how many of a step's samples the anchor reads; it must divide batch_size.
         contrastive_weight: of the contrastive losses, beside the anchor.
         anchor_share: objective both: share of the steps that train the anchor alone before the contrastive losses join.
         evaluate_every: steps between evaluations on held-out samples; 0 evaluates at the end only.
         num_validation: held-out samples, at most a tenth of the data.
     """
 
-    base: str
+    base: str = ""
     data: str = "storybook"
     output: str = "runs/train"
     objective: Objective = "contrastive"
@@ -67,7 +70,6 @@ class Recipe:
     lr: float = 0.0
     seed: int = 0
     warmup: int = 200
-    floor: float = 0.0
     weight_decay: float = 1e-2
     decay: Literal["matrices", "all"] = "matrices"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -82,6 +84,7 @@ class Recipe:
     captions: Literal["as-written", "debias", "sub"] = "as-written"
     freeze_vision: bool = False
     anchor_weight: float = 5.0
+    anchor_batch: int = 16
     contrastive_weight: float = 0.3
     anchor_share: float = 0.65
     evaluate_every: int = 200
@@ -101,8 +104,13 @@ class Recipe:
                 raise RecipeError(f"{name} is {value}; it must be between {low} and {high}.")
         if self.micro_batch > self.batch_size:
             raise RecipeError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}.")
-        if not math.isfinite(self.lr):
-            raise RecipeError(f"lr is {self.lr}.")
+        if self.objective == "both" and self.batch_size % self.anchor_samples:
+            raise RecipeError(f"anchor_batch {self.anchor_batch} does not divide batch_size {self.batch_size}.")
+
+    @property
+    def source(self) -> str:
+        """Where the base lies."""
+        return self.base or str(bundled() / "clip")
 
     @property
     def uses_images(self) -> bool:
@@ -113,6 +121,11 @@ class Recipe:
     def uses_anchor(self) -> bool:
         """Whether the anchor is one of the losses."""
         return self.objective != "contrastive"
+
+    @property
+    def anchor_samples(self) -> int:
+        """How many of a step's samples the anchor reads."""
+        return self.batch_size if self.objective == "anchor" else min(self.anchor_batch, self.batch_size)
 
     @property
     def peak_rate(self) -> float:
@@ -132,7 +145,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("micro_batch", 0, 10**6),
     ("lr", 0, 1),
     ("warmup", 0, 10**9),
-    ("floor", 0, 1),
     ("weight_decay", 0, 1),
     ("components", 0, 10**4),
     ("short_weight", 0, 1e3),
@@ -140,6 +152,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_logit_scale", 0, math.inf),
     ("margin", 0, 10),
     ("anchor_weight", 0, 1e3),
+    ("anchor_batch", 1, 10**6),
     ("contrastive_weight", 0, 1e3),
     ("anchor_share", 0, 1),
     ("evaluate_every", 0, 10**9),
@@ -158,7 +171,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_logit_scale": math.inf,
     },
     # For models as small as the bundled one, which learn from a thousand times the rate.
-    "storybook": {"batch_size": 32, "lr": 1e-3, "warmup": 20, "floor": 0.03, "weight_decay": 0.0},
+    "storybook": {"batch_size": 32, "lr": 1e-3, "warmup": 20, "weight_decay": 0.0},
 }
 
 
@@ -166,7 +179,7 @@ def read_recipe(values: Mapping[str, Any], *, preset: str = "default", file: str
     """A recipe from a preset, a TOML file over it and `values` over both.
 
     Raises:
-        RecipeError: unknown preset or field, unreadable file, a value that does not fit, no `base`.
+        RecipeError: unknown preset or field, unreadable file, a value that does not fit.
     """
     if preset not in PRESETS:
         raise RecipeError(f"There is no preset {preset!r}; choose from {', '.join(PRESETS)}.")
@@ -174,8 +187,6 @@ def read_recipe(values: Mapping[str, Any], *, preset: str = "default", file: str
     names = [field.name for field in fields(Recipe)]
     if unknown := sorted(set(told) - set(names)):
         raise RecipeError(f"A recipe has no field {', '.join(unknown)}. Its fields are {', '.join(names)}.")
-    if "base" not in told:
-        raise RecipeError("A recipe needs a base: the CLIP or Stable Diffusion whose text encoder is lengthened.")
     return Recipe(**told)
 
 
@@ -187,7 +198,10 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

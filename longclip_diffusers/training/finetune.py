@@ -1,0 +1,279 @@
+"""One fine-tuning run: the loop that `longclip train` steps through, from a recipe to `best` and `last`."""
+
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.processor import load_image_processor
+from ..errors import LongClipError
+from .anchor import Anchor
+from .checkpointing import Checkpoints
+from .contrastive import ContrastiveBatch, contrastive_backward
+from .data import BadSample, Batch, BatchOrder, Sample, TextImageData, batches, open_data, split, without_images
+from .distributed import any_process, average, average_gradients, num_processes, rank
+from .frozen import FrozenFeatures
+from .loop import Schedule, Step, optimise_state, prepare_state
+from .memory import auto_micro_batch
+from .recipe import Recipe, RecipeError, differences
+from .runlog import RunLog
+from .subject import Subject, export_subject, open_subject
+from .texts import caption_ids, first_window, fitting_text
+from .validation import Validation
+
+__all__ = ["Evaluation", "fine_tune"]
+
+WARMUP_SHARE = 10  # a warm-up longer than a tenth of the run would be most of a short one
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the held-out samples say after a step, by name; `best`: no earlier evaluation had a higher `score`."""
+
+    step: int
+    values: Mapping[str, float]
+    best: bool
+
+
+def fine_tune(recipe: Recipe, *, device: str = "cpu") -> Iterator[Step | Evaluation]:
+    """Run the recipe, yielding every step and evaluation; goes on where its folder holds a run of the same recipe.
+
+    `output` receives recipe.json, log.jsonl, checkpoints/, and the exports `best/` and `last/`, which
+    `StableDiffusionLongPipeline.from_pretrained(longclip=...)` opens. Every process of a distributed run calls this;
+    the first one writes.
+
+    Args:
+        device: torch device of this process.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe, or the recipe does not fit the data or the processes.
+        LongClipError: the base or the data cannot be used, the loss is no number, or the disk is full.
+    """
+    run = _Run.open(recipe, torch.device(device))
+    yield from run.steps()
+
+
+class _Pixels:
+    """Makes a sample's picture the pixels that the tower reads, where it is loaded."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def __call__(self, sample: Sample) -> Sample:
+        pixels = self.processor(images=sample.image, return_tensors="pt").pixel_values[0]
+        return replace(sample, image=pixels)
+
+
+@dataclass
+class _Run:
+    """Everything that one process of a run holds."""
+
+    recipe: Recipe
+    folder: Path
+    subject: Subject
+    data: TextImageData
+    captions: TextImageData
+    order: BatchOrder
+    validation: Validation
+    processor: Any
+    features: FrozenFeatures | None
+    micro_batch: int
+    device: torch.device
+
+    @classmethod
+    def open(cls, recipe: Recipe, device: torch.device) -> "_Run":
+        folder = Path(recipe.output).expanduser()
+        _claim(folder, recipe)
+        data, held_out = split(open_data(recipe.data, seed=recipe.seed), recipe.num_validation)
+        if recipe.uses_images and not data.has_images:
+            raise RecipeError(f"{data.name} has no pictures, which objective {recipe.objective!r} needs: try anchor.")
+        if not recipe.uses_images:
+            data, held_out = without_images(data), without_images(held_out)
+        subject = open_subject(recipe).to(device)
+        processor = load_image_processor(recipe.source, subject.clip) if recipe.uses_images else None
+        order = BatchOrder(len(data), recipe.batch_size, recipe.seed, rank(), num_processes())
+        if recipe.anchor_samples % order.num_processes:
+            raise RecipeError(
+                f"{recipe.anchor_samples} anchored samples cannot be shared by {num_processes()} processes."
+            )
+        captions, features = without_images(data), None
+        if recipe.uses_images and recipe.freeze_vision:
+            features = FrozenFeatures.compute(subject.clip, processor, data, order, recipe.steps, folder)
+            data = features.view(data)
+        validation = Validation(subject, held_out, processor)
+        micro_batch = auto_micro_batch(subject.module, recipe, order.local_batch_size)
+        return cls(recipe, folder, subject, data, captions, order, validation, processor, features, micro_batch, device)
+
+    def steps(self) -> Iterator[Step | Evaluation]:
+        recipe, subject = self.recipe, self.subject
+        if recipe.compile:
+            for tower in _towers(subject):
+                tower.compile()
+        schedule = _schedule(recipe)
+        groups = subject.parameter_groups(recipe)
+        state = prepare_state(subject.module, schedule, groups=groups, fused=self.device.type == "cuda")
+        checkpoints = Checkpoints(self.folder / "checkpoints")
+        checkpoints.restore(state)
+        log = RunLog(self.folder, after_step=state.step) if rank() == 0 else None
+        stream = self._batches(state.step + 1)
+        for step in optimise_state(
+            state,
+            lambda _: self._backward(stream),
+            schedule,
+            checkpoints,
+            constrain=self._constrain,
+            writes=rank() == 0,
+        ):
+            if log:
+                log.write({"step": step.step, "lr": step.learning_rate, **step.measured})
+            yield step
+            if self._evaluates_after(step.step):
+                found = self._evaluate(step.step, state.notes)
+                if log:
+                    log.write({"event": "evaluation", "step": step.step, "best": found.best, **found.values})
+                yield found
+
+    def _batches(self, first_step: int) -> Iterator[Batch]:
+        pixels = _Pixels(self.processor) if self.processor and not self.features else None
+        options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed, "prepare": pixels}
+        return batches(self.data, self.order, first_step, **options)
+
+    def _backward(self, stream: Iterator[Batch]) -> dict[str, Any]:
+        """The gradient of the next batch, averaged over the processes, and what was measured on the way."""
+        began = time.perf_counter()
+        batch = next(stream)
+        loaded = time.perf_counter()
+        torch.manual_seed(random.Random(f"{self.recipe.seed} {batch.step} {rank()}").getrandbits(63))
+        contrastive = batch.step >= self.recipe.first_contrastive_step
+        measured: dict[str, Any] = {"loss_long": None, "loss_short": None, "loss_anchor": None}
+        loss = 0.0
+        if self.recipe.uses_anchor:
+            weight = self.recipe.anchor_weight if contrastive else 1.0
+            measured["loss_anchor"] = self._anchor_backward(batch, weight)
+            loss += weight * measured["loss_anchor"]
+        if contrastive:
+            weight = self.recipe.contrastive_weight if self.recipe.uses_anchor else 1.0
+            told = self._contrastive_backward(batch, weight)
+            measured |= told
+            loss += weight * (told["loss_long"] + self.recipe.short_weight * told["loss_short"])
+        average_gradients(self.subject.module.parameters())
+        self.subject.drop_kept_gradients()
+        seconds = time.perf_counter() - began
+        speed = {"samples_per_second": self.recipe.batch_size / seconds, "data_seconds": loaded - began}
+        return {"loss": loss, **measured, "num_bad": batch.num_bad, **speed}
+
+    def _anchor_backward(self, batch: Batch, weight: float) -> float:
+        """Every n-th sample of the global batch, so that it is the same set however many processes share it."""
+        stride = self.recipe.batch_size // self.recipe.anchor_samples
+        samples = batch.samples[::stride]
+        total = 0.0
+        for anchor in self.subject.anchors:
+            longs = self._long_texts(batch, stride, anchor)
+            shorts = [first_window(sample.short_caption, anchor.tokenizer, anchor.window) for sample in samples]
+            for start in range(0, len(samples), self.micro_batch):
+                part = slice(start, start + self.micro_batch)
+                with _autocast(self.recipe, self.device):
+                    loss = anchor.loss(longs[part], shorts[part]) * len(longs[part]) / len(samples)
+                (weight * loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.item()
+        return average([total])[0]
+
+    def _long_texts(self, batch: Batch, stride: int, anchor: Anchor) -> list[str]:
+        texts = []
+        for slot in range(0, len(batch.samples), stride):
+            rng = random.Random(f"texts {self.recipe.seed} {batch.step} {self.order.global_slot(slot)}")
+            caption = batch.samples[slot].caption
+            texts.append(fitting_text(caption, anchor.tokenizer, self.subject.length, rng, self._any_caption))
+        return texts
+
+    def _any_caption(self, rng: random.Random) -> str:
+        while True:
+            try:
+                return self.captions[rng.randrange(len(self.captions))].caption
+            except BadSample:
+                continue
+
+    def _contrastive_backward(self, batch: Batch, weight: float) -> dict[str, Any]:
+        subject = self.subject
+        longs, cut = caption_ids([sample.caption for sample in batch.samples], subject.tokenizer, subject.length)
+        shorts, _ = caption_ids([sample.short_caption for sample in batch.samples], subject.tokenizer, subject.length)
+        images = self._images(batch)
+        told = contrastive_backward(
+            subject.clip,
+            ContrastiveBatch(images, longs, shorts),
+            self.recipe,
+            micro_batch=self.micro_batch,
+            weight=weight,
+        )
+        return {**asdict(told), "logit_scale": subject.clip.logit_scale.item(), "num_truncated": cut}
+
+    def _images(self, batch: Batch) -> Tensor:
+        if self.features is not None:
+            return self.features[batch.indices].to(self.device)
+        return torch.stack([sample.image for sample in batch.samples]).to(self.device)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def _constrain(self) -> None:
+        self.subject.restore_kept_rows()
+        if self.recipe.uses_images:
+            self.subject.clip.logit_scale.clamp_(max=self.recipe.max_logit_scale)
+
+    def _evaluates_after(self, step: int) -> bool:
+        every = self.recipe.evaluate_every
+        return step == self.recipe.steps or (every > 0 and step % every == 0)
+
+    def _evaluate(self, step: int, notes: dict[str, Any]) -> Evaluation:
+        """Held-out samples in the first process; the others wait at the next gradient."""
+        values: dict[str, float] = self.validation.measure() if rank() == 0 else {}
+        best = rank() == 0 and values["score"] >= notes.get("best", -float("inf"))
+        if rank() == 0:
+            extras = [self.processor] if self.processor else []
+            export_subject(self.subject, self.folder / "last", extras)
+            if best:
+                notes["best"] = values["score"]
+                export_subject(self.subject, self.folder / "best", extras)
+        return Evaluation(step, values, any_process(best))
+
+
+def _towers(subject: Subject) -> list[torch.nn.Module]:
+    module = subject.module
+    return [module.text_model, module.vision_model] if hasattr(module, "vision_model") else list(module.values())  # type: ignore[operator,list-item]
+
+
+def _schedule(recipe: Recipe) -> Schedule:
+    warmup = min(recipe.warmup, max(1, recipe.steps // WARMUP_SHARE))
+    return Schedule(
+        recipe.steps, recipe.batch_size, recipe.peak_rate, warmup, floor=0.0, weight_decay=recipe.weight_decay
+    )
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into a new folder, or make sure that the run in an old one is of the same."""
+    file = folder / "recipe.json"
+    if file.is_file():
+        try:
+            there = Recipe(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{file} is not a recipe of this version ({error}); give another --output.") from error
+        if changed := differences(there, recipe):
+            told = ", ".join(f"{name} {old!r} (now {new!r})" for name, (old, new) in changed.items())
+            raise RecipeError(f"{folder} holds a run of another recipe: {told}. Give these again, or another --output.")
+    elif rank() == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+            unfinished.replace(file)
+        except OSError as error:
+            raise LongClipError(f"{folder} cannot be written: {error}. Give another --output.") from error

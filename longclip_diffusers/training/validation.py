@@ -1,0 +1,114 @@
+"""What held-out samples say while a run goes on: retrieval, monotonicity, and how well the token states are kept."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LongClipError
+from ..evaluation.features import encode_images, encode_texts
+from ..evaluation.metrics import monotonicity, recall_at
+from ..evaluation.retrieval import readable, sentence_prefixes
+from .anchor import Anchor
+from .data import Sample, TextImageData
+from .subject import Subject
+from .texts import first_window
+
+__all__ = ["Validation"]
+
+BATCH = 64
+NUM_PREFIXES = 3
+# The anchor's error settles with few texts: each has hundreds of rows.
+MAX_ANCHOR_TEXTS = 64
+ANCHOR_BATCH = 16
+
+
+class Validation:
+    """Measures a subject on the same held-out samples each time.
+
+    Args:
+        data: held-out samples; unreadable ones are left out.
+        processor: image processor of the picture tower, None where there are no pictures.
+
+    Raises:
+        LongClipError: no sample is held out, or fewer than two where pictures must be told apart.
+    """
+
+    def __init__(self, subject: Subject, data: TextImageData, processor: Any):
+        self.subject, self.processor = subject, processor
+        limit = len(data) if processor else min(len(data), MAX_ANCHOR_TEXTS)
+        bad: list[LongClipError] = []
+        self.samples: list[Sample] = list(readable(data, limit, bad))
+        if len(self.samples) < (2 if processor else 1):
+            raise LongClipError(
+                f"{data.name} leaves {len(self.samples)} usable samples to hold out ({len(bad)} unreadable); at most a "
+                "tenth is held out, so give more data, or a larger num_validation."
+            )
+
+    def measure(self) -> dict[str, float]:
+        """Every value by its name; `score`, by which the best weights are chosen, is higher for better ones.
+
+        `score` is the mean of all R@1 where there are pictures, less the anchor's error where there are teachers.
+        """
+        with _evaluating(self.subject):
+            values = self._retrieval() if self.processor else {}
+            score = 0.0
+            if values:
+                firsts = [value for name, value in values.items() if name.endswith("R@1")]
+                score += sum(firsts) / len(firsts)
+            if self.subject.anchors:
+                values["anchor"] = self._anchor_error()
+                score -= values["anchor"]
+        return {**values, "score": score}
+
+    def _retrieval(self) -> dict[str, float]:
+        clip, tokenizer = self.subject.clip, self.subject.tokenizer
+        pictures = (sample.image for sample in self.samples if sample.image is not None)
+        images = encode_images(clip, pictures, self.processor, BATCH)
+        own = torch.arange(len(images))
+        values = {}
+        captions = {
+            "long": [sample.caption for sample in self.samples],
+            "short": [sample.short_caption for sample in self.samples],
+        }
+        for kind, texts in captions.items():
+            features = encode_texts(clip, tokenizer, texts, BATCH).features
+            values |= {f"{kind}_{name}": value for name, value in recall_at(images, features, own, (1, 5)).items()}
+        return values | self._monotonicity(images, captions["long"])
+
+    def _monotonicity(self, images: Tensor, texts: Sequence[str]) -> dict[str, float]:
+        prefixes = {index: sentence_prefixes(text, NUM_PREFIXES) for index, text in enumerate(texts)}
+        told = [index for index, parts in prefixes.items() if parts]
+        if not told:
+            return {}
+        parts = [part for index in told for part in prefixes[index]]
+        features = encode_texts(self.subject.clip, self.subject.tokenizer, parts, BATCH).features
+        rises = monotonicity(images[told], features.unflatten(0, (len(told), -1)))
+        return {f"HiMo@{NUM_PREFIXES}": rises.all(dim=1).double().mean().item()}
+
+    def _anchor_error(self) -> float:
+        samples = self.samples[:MAX_ANCHOR_TEXTS]
+        errors = [self._anchor_error_of(anchor, samples) for anchor in self.subject.anchors]
+        return sum(errors) / len(errors)
+
+    def _anchor_error_of(self, anchor: Anchor, samples: Sequence[Sample]) -> float:
+        longs = [first_window(sample.caption, anchor.tokenizer, self.subject.length) for sample in samples]
+        shorts = [first_window(sample.short_caption, anchor.tokenizer, anchor.window) for sample in samples]
+        total = 0.0
+        for start in range(0, len(samples), ANCHOR_BATCH):
+            part = slice(start, start + ANCHOR_BATCH)
+            total += anchor.loss(longs[part], shorts[part]).item() * len(longs[part])
+        return total / len(samples)
+
+
+@contextmanager
+def _evaluating(subject: Subject) -> Iterator[None]:
+    training = subject.module.training
+    subject.module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        subject.module.train(training)
