@@ -135,7 +135,7 @@ def _loaded(slots: Slots, first_step: int, num_workers: int) -> Iterator[Sample 
     loader = DataLoader(
         slots,
         batch_size=None,  # sample by sample: all workers fill one batch, and memory holds one batch ahead
-        sampler=_places(slots.order, first_step),  # type: ignore[arg-type]  # an endless one has no length
+        sampler=_places(slots.order, first_step),
         num_workers=num_workers,
         collate_fn=_as_it_is,
         prefetch_factor=max(2, -(-slots.order.local_batch_size // num_workers)) if num_workers else None,

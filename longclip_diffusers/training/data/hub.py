@@ -1,7 +1,7 @@
 """Data through Hugging Face `datasets`: a folder, one written by `save_to_disk`, or a name on the hub."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -26,7 +26,7 @@ class HubData(TextImageData):
         self.has_images = columns.image is not None
         wanted = [column for column in (columns.caption, columns.short_caption) if column]
         self._texts = table.select_columns(wanted)
-        self._images = table.select_columns([columns.image]) if columns.image else None
+        self._images: Any = table.select_columns([columns.image]) if columns.image else None
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -39,8 +39,8 @@ class HubData(TextImageData):
 
     def image(self, index: int) -> Image.Image:
         """From the row's bytes, or the file that it names."""
-        cell = self._images[index][self.columns.image]
-        if cell is None:
+        cell = self._images[index][self.columns.image] or {}
+        if not (cell.get("bytes") or cell.get("path")):
             raise BadSample(f"{self.label(index)}: it has no picture.")
         return read_image(cell["bytes"] or Path(cell["path"]), self.label(index))
 

@@ -152,8 +152,8 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
         raise LongClipError(
-            f"{path}, after line {reader.line_num}: {error}. Put a caption with quotation marks between quotation marks, "
-            "and double those inside."
+            f"{path}, after line {reader.line_num}: {error}. "
+            "Put a caption with quotation marks between quotation marks, and double those inside."
         ) from error
 
 

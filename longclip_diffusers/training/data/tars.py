@@ -139,7 +139,7 @@ def _samples(path: Path) -> Iterator[dict[str, Member]]:
 def _members(path: Path) -> Iterator[tuple[str, str, Member]]:
     with tarfile.open(path, "r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # else it keeps every header, 1 KB each
+            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header, 1 KB each
             folder, _, file = member.name.rpartition("/")
             stem, dot, suffix = file.partition(".")
             if member.isreg() and stem:
