@@ -46,9 +46,9 @@ def open_data(spec: str, *, seed: int = 0) -> TextImageData:
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         kind, rest = _recognised(spec), spec
-    if kind == "storybook":
+    if spec == "storybook":
         return StorybookData(seed)
-    if not rest:
+    if not rest or kind == "storybook":
         raise LongClipError(f"{spec!r} names no data. Expected {KINDS[kind]}.")
     if kind == "sharegpt4v":
         file, _, root = rest.partition(":")

@@ -1,5 +1,6 @@
 """Batches: the same after a resume and whatever the workers; bad samples replaced, counted, never twice."""
 
+import os
 from dataclasses import replace
 from itertools import islice
 
@@ -117,6 +118,16 @@ def test_torchs_random_numbers_are_left_alone():
     state = torch.get_rng_state()
     taken(Numbers(20), BatchOrder(20, 4, seed=0), num=7)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Fatal(Numbers):
+    def texts(self, index):
+        os._exit(1)
+
+
+def test_a_worker_that_dies_is_told_in_our_words():
+    with pytest.raises(LongClipError, match="A data worker died: DataLoader worker .*Fewer workers need less"):
+        taken(Fatal(8), BatchOrder(8, 4, seed=0), num_workers=1)
 
 
 def test_wrong_arguments_are_refused_at_once():

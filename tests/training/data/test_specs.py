@@ -256,6 +256,7 @@ def test_the_storybook_depends_on_its_seed():
         ("owner/name", "does not exist and names no kind"),
         ("fodler:x", "fodler:x: this does not exist"),
         ("{}/a.bin", "is of no kind that its name tells"),
+        ("storybook:x", r"'storybook:x' names no data\. Expected storybook\."),
         ("folder:", r"'folder:' names no data\. Expected folder:DIR"),
         ("folder:{}/no", "no is not a folder"),
         ("folder:{}/empty", "holds no pair: 0 pictures"),
@@ -381,13 +382,13 @@ def test_a_bad_member_of_a_tar_is_a_bad_sample(tmp_path):
 
 def test_a_bad_hub_row_is_a_bad_sample(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("int32")})
-    cells = {"image": [None, {"bytes": None, "path": None}], "caption": [1, None]}
+    cells = {"image": [None, {"bytes": None, "path": "no.png"}], "caption": [1, None]}
     datasets.Dataset.from_dict(cells, features=features).save_to_disk(tmp_path / "set")
     data = open_data(str(tmp_path / "set"))
-    for index, reason in enumerate(["1 is not a text", "caption is empty"]):
+    for index, reason, other in [(0, "1 is not a text", "it has no picture"), (1, "caption is empty", "no such file")]:
         with pytest.raises(BadSample, match=reason):
             data[index]
-        with pytest.raises(BadSample, match="it has no picture"):
+        with pytest.raises(BadSample, match=other):
             data.image(index)
 
 
