@@ -126,7 +126,7 @@ class Fatal(Numbers):
 
 
 def test_a_worker_that_dies_is_told_in_our_words():
-    with pytest.raises(LongClipError, match="A data worker died: DataLoader worker .*Fewer workers need less"):
+    with pytest.raises(LongClipError, match=r"A data worker died: DataLoader worker .*Fewer workers need less"):
         taken(Fatal(8), BatchOrder(8, 4, seed=0), num_workers=1)
 
 
