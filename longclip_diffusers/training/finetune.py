@@ -28,7 +28,7 @@ from .subject import Subject, export_subject, open_subject
 from .texts import caption_ids, first_window, fitting_text
 from .validation import Validation
 
-__all__ = ["Evaluation", "fine_tune"]
+__all__ = ["Evaluation", "Run", "fine_tune"]
 
 WARMUP_SHARE = 10  # a warm-up longer than a tenth of the run would be most of a short one
 
@@ -56,7 +56,10 @@ def fine_tune(recipe: Recipe, *, device: str = "cpu") -> Iterator[Step | Evaluat
         RecipeError: the folder holds a run of another recipe, or the recipe does not fit the data or the processes.
         LongClipError: the base or the data cannot be used, the loss is no number, or the disk is full.
     """
-    run = _Run.open(recipe, torch.device(device))
+    claim_folder(Path(recipe.output).expanduser(), recipe)
+    run = Run.open(recipe, torch.device(device))
+    if recipe.freeze_vision and recipe.uses_images:
+        run.keep_features()
     yield from run.steps()
 
 
@@ -72,25 +75,23 @@ class _Pixels:
 
 
 @dataclass
-class _Run:
-    """Everything that one process of a run holds."""
+class Run:
+    """One process of a run: what it trains, on what, and how much at once."""
 
     recipe: Recipe
-    folder: Path
     subject: Subject
     data: TextImageData
     captions: TextImageData
     order: BatchOrder
     validation: Validation
     processor: Any
-    features: FrozenFeatures | None
     micro_batch: int
     device: torch.device
+    features: FrozenFeatures | None = None
 
     @classmethod
-    def open(cls, recipe: Recipe, device: torch.device) -> "_Run":
-        folder = Path(recipe.output).expanduser()
-        _claim(folder, recipe)
+    def open(cls, recipe: Recipe, device: torch.device) -> "Run":
+        """Base and data of a recipe, opened; nothing is written."""
         data, held_out = split(open_data(recipe.data, seed=recipe.seed), recipe.num_validation)
         if recipe.uses_images and not data.has_images:
             raise RecipeError(f"{data.name} has no pictures, which objective {recipe.objective!r} needs: try anchor.")
@@ -103,15 +104,25 @@ class _Run:
             raise RecipeError(
                 f"{recipe.anchor_samples} anchored samples cannot be shared by {num_processes()} processes."
             )
-        captions, features = without_images(data), None
-        if recipe.uses_images and recipe.freeze_vision:
-            features = FrozenFeatures.compute(subject.clip, processor, data, order, recipe.steps, folder)
-            data = features.view(data)
         validation = Validation(subject, held_out, processor)
         micro_batch = auto_micro_batch(subject.module, recipe, order.local_batch_size)
-        return cls(recipe, folder, subject, data, captions, order, validation, processor, features, micro_batch, device)
+        captions = without_images(data)
+        return cls(recipe, subject, data, captions, order, validation, processor, micro_batch, device)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.recipe.output).expanduser()
+
+    def keep_features(self) -> None:
+        """Compute the frozen vision tower's features of all pictures to come, and open no picture from here on."""
+        self.features = FrozenFeatures.compute(
+            self.subject.clip, self.processor, self.data, self.order, self.recipe.steps, self.folder
+        )
+        self.data = self.features.view(self.data)
 
     def steps(self) -> Iterator[Step | Evaluation]:
+        """Every step that is left, and the evaluations."""
         recipe, subject = self.recipe, self.subject
         if recipe.compile:
             for tower in _towers(subject):
@@ -122,7 +133,7 @@ class _Run:
         checkpoints = Checkpoints(self.folder / "checkpoints")
         checkpoints.restore(state)
         log = RunLog(self.folder, after_step=state.step) if rank() == 0 else None
-        stream = self._batches(state.step + 1)
+        stream = self.batches(state.step + 1)
         for step in optimise_state(
             state,
             lambda _: self._backward(stream),
@@ -140,7 +151,8 @@ class _Run:
                     log.write({"event": "evaluation", "step": step.step, "best": found.best, **found.values})
                 yield found
 
-    def _batches(self, first_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """This process's share of each step's batch, from `first_step` on."""
         pixels = _Pixels(self.processor) if self.processor and not self.features else None
         options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed, "prepare": pixels}
         return batches(self.data, self.order, first_step, **options)
@@ -156,11 +168,11 @@ class _Run:
         loss = 0.0
         if self.recipe.uses_anchor:
             weight = self.recipe.anchor_weight if contrastive else 1.0
-            measured["loss_anchor"] = self._anchor_backward(batch, weight)
+            measured["loss_anchor"] = self.anchor_step(batch, weight)
             loss += weight * measured["loss_anchor"]
         if contrastive:
             weight = self.recipe.contrastive_weight if self.recipe.uses_anchor else 1.0
-            told = self._contrastive_backward(batch, weight)
+            told = self.contrastive_step(batch, weight)
             measured |= told
             loss += weight * (told["loss_long"] + self.recipe.short_weight * told["loss_short"])
         average_gradients(self.subject.module.parameters())
@@ -169,8 +181,11 @@ class _Run:
         speed = {"samples_per_second": self.recipe.batch_size / seconds, "data_seconds": loaded - began}
         return {"loss": loss, **measured, "num_bad": batch.num_bad, **speed}
 
-    def _anchor_backward(self, batch: Batch, weight: float) -> float:
-        """Every n-th sample of the global batch, so that it is the same set however many processes share it."""
+    def anchor_step(self, batch: Batch, weight: float) -> float:
+        """Add the anchor's gradient; return its loss, the mean over all processes.
+
+        It reads every n-th sample of the global batch, the same ones however many processes share it.
+        """
         stride = self.recipe.batch_size // self.recipe.anchor_samples
         samples = batch.samples[::stride]
         total = 0.0
@@ -200,7 +215,8 @@ class _Run:
             except BadSample:
                 continue
 
-    def _contrastive_backward(self, batch: Batch, weight: float) -> dict[str, Any]:
+    def contrastive_step(self, batch: Batch, weight: float) -> dict[str, Any]:
+        """Add the gradient of the contrastive losses; return what was measured."""
         subject = self.subject
         longs, cut = caption_ids([sample.caption for sample in batch.samples], subject.tokenizer, subject.length)
         shorts, _ = caption_ids([sample.short_caption for sample in batch.samples], subject.tokenizer, subject.length)
@@ -258,7 +274,7 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
+def claim_folder(folder: Path, recipe: Recipe) -> None:
     """Write the recipe into a new folder, or make sure that the run in an old one is of the same."""
     file = folder / "recipe.json"
     if file.is_file():

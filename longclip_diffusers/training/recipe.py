@@ -34,7 +34,7 @@ class Recipe:
         objective: contrastive (Long-CLIP's losses on pictures), anchor (text alone, token states kept) or both.
         steps: optimiser steps.
         batch_size: samples a step, all processes together.
-        micro_batch: samples encoded at once, 0 to choose by memory; it changes memory and time, never the result.
+        micro_batch: samples encoded at once, or auto, by memory; it changes memory and time, never the result.
         lr: peak learning rate; 0 takes 1e-6 (the paper's) with contrastive losses, 1e-5 for the anchor alone.
         seed: everything that is drawn follows from it.
         warmup: steps of linear warm-up, at most a tenth of the run; then the rate falls to zero on a cosine.
@@ -66,7 +66,7 @@ class Recipe:
     objective: Objective = "contrastive"
     steps: int = 1000
     batch_size: int = 128
-    micro_batch: int = 0
+    micro_batch: int | Literal["auto"] = "auto"
     lr: float = 0.0
     seed: int = 0
     warmup: int = 200
@@ -95,6 +95,8 @@ class Recipe:
             value = getattr(self, field.name)
             if get_origin(field.type) is Literal and value not in get_args(field.type):
                 raise RecipeError(f"{field.name} is {value!r}; choose from {', '.join(get_args(field.type))}.")
+            if field.name == "micro_batch":
+                continue
             kind = field.type if isinstance(field.type, type) else str
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise RecipeError(f"{field.name} is {value!r}; it takes {kind.__name__}.")
@@ -102,8 +104,9 @@ class Recipe:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise RecipeError(f"{name} is {value}; it must be between {low} and {high}.")
-        if self.micro_batch > self.batch_size:
-            raise RecipeError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}.")
+        at_once = self.micro_batch
+        if at_once != "auto" and not (isinstance(at_once, int) and 1 <= at_once <= self.batch_size):
+            raise RecipeError(f"micro_batch is {at_once}; it is auto, or 1 to batch_size {self.batch_size}.")
         if self.objective == "both" and self.batch_size % self.anchor_samples:
             raise RecipeError(f"anchor_batch {self.anchor_batch} does not divide batch_size {self.batch_size}.")
 
@@ -142,7 +145,6 @@ class Recipe:
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, 10**9),
     ("batch_size", 1, 10**6),
-    ("micro_batch", 0, 10**6),
     ("lr", 0, 1),
     ("warmup", 0, 10**9),
     ("weight_decay", 0, 1),
