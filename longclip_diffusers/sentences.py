@@ -3,7 +3,7 @@
 import re
 from itertools import pairwise
 
-__all__ = ["clause_ends", "sentence_ends", "split_sentences", "word_ends"]
+__all__ = ["clause_ends", "paragraph_ends", "sentence_ends", "split_sentences", "word_ends"]
 
 CLOSERS = "\"'”’»)\\]}"
 IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
@@ -44,6 +44,11 @@ def split_sentences(text: str) -> list[str]:
 def sentence_ends(text: str) -> list[int]:
     """Positions behind each sentence's last character (its closing quote, the empty line after it), ascending."""
     return [match.end() for match in STOP.finditer(text) if match["stop"] is None or _ends(text, match)]
+
+
+def paragraph_ends(text: str) -> list[int]:
+    """Positions behind each run of empty lines, ascending."""
+    return [match.end() for match in re.finditer(r"\n[^\S\n]*\n\s*", text)]
 
 
 def clause_ends(text: str) -> list[int]:

@@ -6,29 +6,37 @@ text's tokens whatever the cuts, and a text that fits one window has the ids a s
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .context import related_sentences
 from .errors import ModelError, PromptError
 from .positions import LONG_LENGTH
 from .sentences import clause_ends, sentence_ends, word_ends
-from .tokenizer import normalize_text
 
-__all__ = ["Context", "Window", "WindowPlan", "plan_windows"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["CUT_FINDERS", "Context", "Tokens", "Window", "WindowPlan", "plan_windows", "split_windows"]
 
 Context = Literal["none", "related"]  # what `context` can be; a str elsewhere, since it also comes from files
-Cut = Literal["sentence", "clause", "word", "token", "end"]
+Cut = Literal["paragraph", "sentence", "clause", "word", "token", "full", "end"]
 CUT_WORDS: dict[Cut, str] = {
+    "paragraph": "cut at an empty line",
     "sentence": "cut at a sentence end",
     "clause": "cut at a clause end, the sentence is longer than a window",
     "word": "cut between words, no clause end near",
     "token": "cut INSIDE A WORD that is longer than a window",
+    "full": "cut where the window is full",
     "end": "the text ends",
+}
+# Where a text may be cut, from the best place to the worst.
+CUT_FINDERS: dict[Cut, Callable[[str], Iterable[int]]] = {
+    "sentence": sentence_ends,
+    "clause": clause_ends,
+    "word": word_ends,
 }
 # With context="related" a window's own part is one sentence, or several that together hold at most this share of a
 # window: they are too short to need a forward pass each (9 tokens of 77, 31 of 248).
@@ -76,7 +84,7 @@ class WindowPlan:
 
 def plan_windows(
     text: str | Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     window: int = LONG_LENGTH,
     context: str = "none",
@@ -114,31 +122,34 @@ def plan_windows(
     return WindowPlan(tuple(windows) or (empty,), window, context)
 
 
+def split_windows(tokens: "Tokens", limit: int, context: str = "none") -> list[Window]:
+    """The windows of `limit` content tokens, at most, that hold the tokens; cut as `plan_windows` says."""
+    return _plain_windows(tokens, limit) if context == "none" else _context_windows(tokens, limit)
+
+
 @dataclass(frozen=True)
-class _Tokens:
-    """A normalised text, its content ids, the character each starts at, BOS and EOS; and where it may be cut."""
+class Tokens:
+    """A text, its content tokens (ids, or whatever stands for them), the character each starts at, BOS and EOS.
+
+    `joined` are the positions before which no cut may be, inside a textual inversion; `finders` as `CUT_FINDERS`.
+    """
 
     text: str
-    ids: tuple[int, ...]
+    ids: tuple[Any, ...]
     starts: list[int]
-    bos: int
-    eos: int
-    groups: dict[int, int]  # id of a textual-inversion vector -> id of the vector before it
+    bos: Any
+    eos: Any
+    joined: frozenset[int] = frozenset()
+    finders: Mapping[Cut, Callable[[str], Iterable[int]]] = field(default_factory=lambda: CUT_FINDERS)
 
     @cached_property
     def ends(self) -> dict[Cut, list[int]]:
-        """Token positions at which a sentence, a clause, a word ends, ascending; never inside a group."""
-        finders = {"sentence": sentence_ends, "clause": clause_ends, "word": word_ends}
-        return {kind: self._positions(find(self.text)) for kind, find in finders.items()}  # type: ignore[misc]
+        """Token positions at which a sentence, a clause, a word ends, ascending; none that is joined."""
+        return {kind: self._positions(find(self.text)) for kind, find in self.finders.items()}
 
     def _positions(self, characters: Iterable[int]) -> list[int]:
         positions = (bisect_left(self.starts, character) for character in characters)
-        return [position for position in positions if not self.is_inside_group(position)]
-
-    def is_inside_group(self, position: int) -> bool:
-        if not self.groups or not 0 < position < len(self.ids):
-            return False
-        return self.groups.get(self.ids[position]) == self.ids[position - 1]
+        return [position for position in positions if position not in self.joined]
 
     def words(self, start: int, stop: int) -> str:
         """The text of the tokens start:stop."""
@@ -152,18 +163,27 @@ class _Tokens:
         return Window(ids, self.words(start, stop), len(before), cut, tuple(self.words(*span) for span in context))
 
 
-def _read(text: str, tokenizer: PreTrainedTokenizerBase) -> _Tokens:
+def _read(text: str, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
+    from .tokenizer import normalize_text  # here: ComfyUI, which plans windows with tokens of its own, has no ftfy
+
     text = normalize_text(text)
     encoded = tokenizer(
         text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True
     )  # verbose: transformers warns of text beyond model_max_length, which is what windows are for
     starts = [start for start, _ in encoded["offset_mapping"]]
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return _Tokens(text, tuple(encoded["input_ids"]), starts, bos, eos, _inversion_groups(tokenizer.get_added_vocab()))
+    ids = tuple(encoded["input_ids"])
+    joined = _joined(ids, _inversion_groups(tokenizer.get_added_vocab()))
+    return Tokens(text, ids, starts, tokenizer.bos_token_id, tokenizer.eos_token_id, joined)
+
+
+def _joined(ids: Sequence[int], groups: dict[int, int]) -> frozenset[int]:
+    if not groups:
+        return frozenset()
+    return frozenset(index for index in range(1, len(ids)) if groups.get(ids[index]) == ids[index - 1])
 
 
 def _inversion_groups(added: dict[str, int]) -> dict[int, int]:
-    # diffusers names the vectors of one embedding <x>, <x>_1, <x>_2 ...
+    # Id of a vector -> id of the one before it; diffusers names those of one embedding <x>, <x>_1, <x>_2 ...
     groups = {}
     for name, token in added.items():
         if match := re.fullmatch(r"(.+)_([1-9]\d*)", name, re.DOTALL):
@@ -174,7 +194,7 @@ def _inversion_groups(added: dict[str, int]) -> dict[int, int]:
     return groups
 
 
-def _plain_windows(tokens: _Tokens, limit: int) -> list[Window]:
+def _plain_windows(tokens: Tokens, limit: int) -> list[Window]:
     windows, start = [], 0
     while start < len(tokens.ids):
         stop, cut = _next_cut(tokens, start, limit)
@@ -183,24 +203,23 @@ def _plain_windows(tokens: _Tokens, limit: int) -> list[Window]:
     return windows
 
 
-def _next_cut(tokens: _Tokens, start: int, limit: int) -> tuple[int, Cut]:
+def _next_cut(tokens: Tokens, start: int, limit: int) -> tuple[int, Cut]:
     reach = start + limit
     if reach >= len(tokens.ids):
         return len(tokens.ids), "end"
-    # A clause end in the first half would leave a window half empty: then rather between two words.
-    floors: dict[Cut, int] = {"sentence": start, "clause": start + limit // 2, "word": start}
-    for cut, floor in floors.items():
-        ends = tokens.ends[cut]
+    for cut, ends in tokens.ends.items():
+        # A clause end in the first half would leave a window half empty: then rather between two words.
+        floor = start + limit // 2 if cut == "clause" else start
         last = bisect_right(ends, reach) - 1
         if last >= 0 and ends[last] > floor:
             return ends[last], cut
     stop = reach
-    while stop > start and tokens.is_inside_group(stop):
+    while stop > start and stop in tokens.joined:
         stop -= 1
     return stop if stop > start else reach, "token"
 
 
-def _context_windows(tokens: _Tokens, limit: int) -> list[Window]:
+def _context_windows(tokens: Tokens, limit: int) -> list[Window]:
     sentences = _sentence_spans(tokens, limit)
     lengths = [stop - start for start, stop, _ in sentences]
     groups = _group_sentences(lengths, limit)
@@ -224,7 +243,7 @@ def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return passages
 
 
-def _sentence_spans(tokens: _Tokens, limit: int) -> list[tuple[int, int, Cut]]:
+def _sentence_spans(tokens: Tokens, limit: int) -> list[tuple[int, int, Cut]]:
     # A sentence longer than a window becomes pieces of half a window, so that each can be read behind the one before.
     spans: list[tuple[int, int, Cut]] = []
     start = 0
