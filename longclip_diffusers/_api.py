@@ -10,6 +10,7 @@ PUBLIC: dict[str, str] = {
     "StableDiffusionLongPipeline": "pipelines",
     "WindowPlan": "windows",
     "bundled": "models",
+    "clip_benchmark_model": "evaluation.clip_benchmark",
     "encode_long_prompt": "conditioning",
     "linear_positions": "positions",
     "load_clip": "checkpoints",

@@ -34,11 +34,13 @@ Fetch = Callable[[str], Path | None]  # name in a folder or repository -> file o
 
 @dataclass(frozen=True)
 class Source:
-    """Weight files of one model (several when sharded) and its `config.json`, {} where there is none."""
+    """Weight files of one model (several when sharded), and its `config.json` and `preprocessor_config.json`, {} where
+    there is none."""
 
     name: str
     files: tuple[Path, ...]
     config: dict[str, Any]
+    preprocessor: dict[str, Any]
 
 
 def find_source(
@@ -109,8 +111,8 @@ def _source(name: str, weights: str, fetch: Fetch) -> Source:
     if weights.endswith(".index.json"):
         shards = sorted(set(_json(first).get("weight_map", {}).values()))
         files = tuple(_required(name, beside + shard, fetch) for shard in shards)
-    config = fetch(f"{beside}config.json")
-    return Source(name, files, _json(config) if config else {})
+    config, preprocessor = (fetch(beside + kind) for kind in ("config.json", "preprocessor_config.json"))
+    return Source(name, files, _json(config) if config else {}, _json(preprocessor) if preprocessor else {})
 
 
 def _required(name: str, weights: str, fetch: Fetch) -> Path:

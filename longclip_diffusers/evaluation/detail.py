@@ -19,12 +19,13 @@ from ..storybook.checker import read_picture
 from ..storybook.scene import Scene, draw_scene
 from ..storybook.slots import OPENING_SLOTS
 from ..tokenizer import load_tokenizer
+from .metrics import bootstrap_interval
+from .report import Row
 
 __all__ = [
     "COLUMNS",
     "ENCODERS",
     "Fact",
-    "Row",
     "describe_scenes",
     "draw_pictures",
     "load_encoder",
@@ -36,7 +37,6 @@ __all__ = [
 COLUMNS = {"0-77": (0, 77), "77-150": (77, 150), "150-248": (150, LONG_LENGTH)}
 ENCODERS = ("truncated", "windows_sentence", "long")
 CHANCE = "chance"
-NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,6 @@ class Fact:
     position: int
     shown: bool = False
     by_chance: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell of the table: recall `value` of `n` facts with a 95 % interval, resampled over scenes."""
-
-    encoder: str
-    column: str
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def describe_scenes(num_scenes: int, *, seed: int) -> list[tuple[Scene, Caption]]:
@@ -135,16 +123,6 @@ def recall_rows(encoder: str, facts: Sequence[Fact], *, chance: bool = False) ->
         inside = [fact for fact in facts if first <= fact.position < last]
         if inside:
             hits = [fact.by_chance if chance else fact.shown for fact in inside]
-            low, high = _interval([fact.scene for fact in inside], hits)
+            low, high = bootstrap_interval([fact.scene for fact in inside], hits)
             rows.append(Row(encoder, column, float(np.mean(hits)), low, high, len(inside)))
     return rows
-
-
-def _interval(scenes: Sequence[int], hits: Sequence[bool]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean; whole scenes are drawn, since facts of one picture are not independent."""
-    _, group = np.unique(scenes, return_inverse=True)
-    shown, told = np.bincount(group, weights=hits), np.bincount(group)
-    drawn = np.random.default_rng(0).integers(len(told), size=(NUM_RESAMPLES, len(told)))
-    means = shown[drawn].sum(axis=1) / told[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

@@ -1,27 +1,52 @@
 """Results as JSON, as a Markdown table and as a plot."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checkpoints.files import sha256_of
+from ..checkpoints.sources import find_source
 from ..positions import CLIP_LENGTH
-from .detail import COLUMNS, Fact, Row
 
-__all__ = ["hash_model", "plot_recall", "table", "write_json"]
+if TYPE_CHECKING:  # detail imports Row from here
+    from .detail import Fact
+
+__all__ = ["Row", "hash_model", "hash_source", "plot_recall", "table", "tall_table", "write_json"]
 
 BIN = 20  # tokens a plotted point
 
 
+@dataclass(frozen=True)
+class Row:
+    """One cell of a table: `value`, a mean over `n` of what is counted, with its 95 % interval.
+
+    `column` names what was measured, the protocol included: data set, captions, direction, size of the gallery.
+    """
+
+    encoder: str
+    column: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
 def hash_model(model: Path) -> dict[str, str]:
     """sha256 of every weight file in a model folder, by its path inside it."""
-    return {
-        str(path.relative_to(model)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(model.rglob("*.safetensors"))
-    }
+    return {str(path.relative_to(model)): sha256_of(path) for path in sorted(model.rglob("*.safetensors"))}
+
+
+def hash_source(source: str | Path, name: str) -> dict[str, str]:
+    """sha256 of the weight files that `source` (file, folder or hub id) means, as `NAME/FILE`.
+
+    Raises:
+        CheckpointError: as `load_clip`.
+    """
+    return {f"{name}/{path.name}": sha256_of(path) for path in find_source(source).files}
 
 
 def write_json(path: Path, rows: Sequence[Row], hashes: Mapping[str, str], **settings: object) -> None:
@@ -32,23 +57,33 @@ def write_json(path: Path, rows: Sequence[Row], hashes: Mapping[str, str], **set
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table: an encoder a line, a column a position range, `recall [low, high]`."""
-    encoders = list(dict.fromkeys(row.encoder for row in rows))
-    cells = {(row.encoder, row.column): f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows}
+    """A Markdown table: an encoder a line, a column for each `column` in order, `value [low, high]`."""
+    encoders, columns, cells = _cells(rows)
     counts = {row.column: row.n for row in rows}
-    columns = [column for column in COLUMNS if column in counts]
-    lines = [
-        "| encoder | " + " | ".join(f"{column} (n={counts[column]})" for column in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    lines += [
-        f"| {encoder} | " + " | ".join(cells.get((encoder, column), "-") for column in columns) + " |"
-        for encoder in encoders
-    ]
-    return "\n".join(lines)
+    head = [f"{column} (n={counts[column]})" for column in columns]
+    return _markdown(
+        ["encoder", *head], [[each, *(cells.get((each, column), "-") for column in columns)] for each in encoders]
+    )
 
 
-def plot_recall(path: Path, facts: Mapping[str, Sequence[Fact]], *, chance: float) -> None:
+def tall_table(rows: Sequence[Row]) -> str:
+    """The same, turned: for many columns with long names. A line for each `column`, an encoder a column."""
+    encoders, columns, cells = _cells(rows)
+    lines = [[column, *(cells.get((each, column), "-") for each in encoders)] for column in columns]
+    return _markdown(["measure", *encoders], lines)
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
+    cells = {(row.encoder, row.column): f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows}
+    return list(dict.fromkeys(row.encoder for row in rows)), list(dict.fromkeys(row.column for row in rows)), cells
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    written = [f"| {' | '.join(line)} |" for line in (head, *lines)]
+    return "\n".join([written[0], "|---" * len(head) + "|", *written[1:]])
+
+
+def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"], *, chance: float) -> None:
     """Recall against the position of the describing sentence, a line for each encoder, as a PNG."""
     import matplotlib
 

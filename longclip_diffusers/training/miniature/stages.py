@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTokenizer
 
 from ...checkpoints import load_clip, load_text_encoder
+from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
 from ...positions import CLIP_LENGTH
 from ...storybook.captions import chapter, long_caption
@@ -209,7 +210,9 @@ def assemble(shop: Workshop, out: Path) -> None:
     long_encoder = load_text_encoder(shop.need("anchor"), dtype=torch.float16)
     save_text_encoder(long_encoder, out / "longclip" / "text_encoder")
     load_tokenizer().save_pretrained(out / "longclip" / "tokenizer")
-    load_clip(shop.need("clip"), dtype=torch.float16).save_pretrained(out / "clip")
+    clip = load_clip(shop.need("clip"), dtype=torch.float16)
+    clip.save_pretrained(out / "clip")
+    image_processor(clip, mean=(0.5,) * 3, std=(0.5,) * 3).save_pretrained(out / "clip")  # as `pixels_of`
     _tidy(out)
     sidecar = {"longclip": "longclip", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
     (out / "longclip_config.json").write_text(json.dumps(sidecar, indent=2) + "\n")
