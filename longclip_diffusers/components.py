@@ -6,25 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import ModelMixin
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from .checkpoints import load_long_text_encoder, long_clip_for_width
+from .checkpoints import long_clip_for_width
+from .checkpoints.checkpoint import Checkpoint, read_checkpoint
+from .checkpoints.formats import POSITION_TABLE
+from .checkpoints.load import long_only, projected_text_encoder_of, text_encoder_of
+from .checkpoints.sources import find_second_encoder
 from .errors import ModelError
 from .positions import CLIP_LENGTH, KEPT_ROWS, STRETCH_FACTOR
 from .sidecar import AUTO, named_encoder, read_sidecar
-from .text_encoder import num_positions, stretch_text_encoder
+from .text_encoder import TextEncoder, num_positions, stretch_text_encoder
 
 __all__ = [
+    "FIRST",
     "NO_LIMIT",
+    "SECOND",
     "STRETCH",
     "Source",
     "automatic_source",
     "carried_options",
     "limited",
-    "long_encoder",
+    "long_encoders",
     "matching",
     "shared_arguments",
+    "stretched",
 ]
+
+FIRST, SECOND = "text_encoder", "text_encoder_2"  # components that may hold a CLIP text encoder
 
 Source = str | Path
 STRETCH = "stretch"  # in place of a source: the model's own encoder, stretched
@@ -32,12 +41,13 @@ NO_LIMIT = 10**20  # transformers marks a tokenizer without a limit with 1e30
 
 
 def automatic_source(
-    text_encoder: CLIPTextModel, model: Source | None, **hub: Any
+    text_encoder: TextEncoder | None, model: Source | None, **hub: Any
 ) -> tuple[Source | None, dict[str, Any]]:
     """Where "auto" finds the long encoder of a pipeline, and the hub arguments to load it; None is its own encoder.
 
     Args:
-        text_encoder: the one it has. Taken if it is long and no sidecar names another.
+        text_encoder: its first one. Taken if it is long and no sidecar names another; None (SDXL's refiner) leaves
+            only a sidecar to name one.
         model: folder or hub id that the pipeline came from, whose sidecar is asked first; None if from elsewhere.
         **hub: revision (the model's), token, cache_dir, local_files_only.
 
@@ -45,10 +55,10 @@ def automatic_source(
         ModelError: nothing is known that fits; the message names the choices.
     """
     named = read_sidecar(model, **hub)[0] if model else AUTO
-    if named is None or (named == AUTO and num_positions(text_encoder) > CLIP_LENGTH):
-        return None, {}
-    if model and named != AUTO:
+    if model and named not in (None, AUTO):
         return named_encoder(model, named, **hub)
+    if named is None or text_encoder is None or num_positions(text_encoder) > CLIP_LENGTH:
+        return None, {}
     width = text_encoder.config.hidden_size
     known = long_clip_for_width(width)
     if known is None:
@@ -60,32 +70,66 @@ def automatic_source(
     return known, hub
 
 
-def long_encoder(
+def long_encoders(
     source: Source,
-    old: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
+    old: dict[str, TextEncoder],
+    tokenizers: dict[str, CLIPTokenizer],
     *,
     keep: int = KEPT_ROWS,
     factor: int = STRETCH_FACTOR,
     **hub: Any,
-) -> CLIPTextModel:
-    """The encoder that `source` names, in the dtype and on the device of `old`, which it can replace.
+) -> dict[str, TextEncoder]:
+    """The encoders that `source` holds, each in the dtype and on the device of the one in `old` that it replaces.
+
+    Args:
+        source: "stretch" for the first of `old`, stretched; else a Long-CLIP. A folder or repository with
+            `text_encoder_2/` beside it holds SDXL's second too, which may have any length; a source of one encoder
+            replaces the one that has its width.
+        old, tokenizers: a pipeline's encoders by component name, in order, and the tokenizer of each.
 
     Raises:
-        LongClipError: it cannot be read, has 77 rows or another width than `old`, or `old` carries what would be lost
+        LongClipError: it cannot be read, has 77 rows or another width, or one in `old` carries what would be lost
             (LoRA, textual inversion, CPU offload).
     """
-    if hasattr(old, "_hf_hook"):
-        raise ModelError("The text encoder is offloaded. Call load_longclip before enable_model_cpu_offload.")
+    first = next(iter(old))
     if source == STRETCH:
-        return stretch_text_encoder(old, keep=keep, factor=factor)  # type: ignore[return-value]
+        return {first: stretched(old[first], keep=keep, factor=factor)}
+    second = find_second_encoder(source, **hub) if SECOND in old and "weight_name" not in hub else None
+    new: dict[str, TextEncoder] = {}
+    if second is not None:
+        checkpoint = read_checkpoint(source, warn=False, **{**hub, "subfolder": second})
+        new[SECOND] = _fitted(checkpoint, old[SECOND], tokenizers[SECOND])
+    if second is None or first != SECOND:
+        checkpoint = read_checkpoint(source, **hub)
+        width = checkpoint.tensors[POSITION_TABLE].shape[1]
+        name = SECOND if SECOND in old and width == _width(old[SECOND]) != _width(old[first]) else first
+        if name not in new:
+            new[name] = long_only(_fitted(checkpoint, old[name], tokenizers[name]), source)
+    return new
+
+
+def stretched(old: TextEncoder, *, keep: int, factor: int) -> TextEncoder:
+    """`old` stretched; ModelError if it is offloaded."""
+    _refuse_offloaded(old)
+    return stretch_text_encoder(old, keep=keep, factor=factor)
+
+
+def _fitted(checkpoint: Checkpoint, old: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoder:
+    """The text tower of a checkpoint as a replacement of `old`."""
+    source = checkpoint.source.name
+    _refuse_offloaded(old)
     if getattr(old, "peft_config", None):
         raise ModelError("A LoRA is loaded on the text encoder and would be lost. Call load_longclip before it.")
-    new = load_long_text_encoder(source, dtype=old.dtype, **hub)
-    if new.config.hidden_size != old.config.hidden_size:
+    build = projected_text_encoder_of if isinstance(old, CLIPTextModelWithProjection) else text_encoder_of
+    new = build(checkpoint, dtype=old.dtype)
+    if _width(new) != _width(old):
         raise ModelError(
-            f"{source} has width {new.config.hidden_size}, the UNet was trained with {old.config.hidden_size}. "
+            f"{source} has width {_width(new)}, the UNet was trained with {_width(old)}. "
             "Give a Long-CLIP of that width (longclip-L is 768)."
+        )
+    if isinstance(old, CLIPTextModelWithProjection) and new.config.projection_dim != old.config.projection_dim:
+        raise ModelError(
+            f"{source} projects to {new.config.projection_dim}, the UNet was trained with {old.config.projection_dim}."
         )
     if len(tokenizer) > new.config.vocab_size:
         raise ModelError(
@@ -93,6 +137,15 @@ def long_encoder(
             "inversion loaded? Call load_longclip before it."
         )
     return new.to(old.device)  # type: ignore[arg-type]
+
+
+def _refuse_offloaded(old: TextEncoder) -> None:
+    if hasattr(old, "_hf_hook"):
+        raise ModelError("The text encoder is offloaded. Call load_longclip before enable_model_cpu_offload.")
+
+
+def _width(encoder: TextEncoder) -> int:
+    return encoder.config.hidden_size  # type: ignore[return-value]
 
 
 def limited(tokenizer: CLIPTokenizer, length: int) -> CLIPTokenizer:
@@ -104,7 +157,7 @@ def limited(tokenizer: CLIPTokenizer, length: int) -> CLIPTokenizer:
     return twin
 
 
-def matching(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> CLIPTokenizer:
+def matching(tokenizer: CLIPTokenizer, text_encoder: TextEncoder) -> CLIPTokenizer:
     """The tokenizer with the encoder's length as its limit, where it had a lower one or none.
 
     Raises:

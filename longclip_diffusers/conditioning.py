@@ -13,7 +13,7 @@ from .positions import CLIP_LENGTH
 from .text_encoder import TextEncoder, inner_text_model, num_positions
 from .windows import WindowPlan, plan_windows
 
-__all__ = ["Conditioning", "encode_long_prompt", "encode_plans", "num_rows", "resolve_window"]
+__all__ = ["Conditioning", "check_vocabulary", "encode_long_prompt", "encode_plans", "num_rows", "resolve_window"]
 
 AUTO = "auto"
 # Windows in one forward pass: enough to keep two cores or a GPU busy, few enough that a book fits beside the UNet.
@@ -82,12 +82,7 @@ def resolve_window(window: int | str, tokenizer: PreTrainedTokenizerBase, text_e
         PromptError: `window` is neither "auto" nor a number from 3 to the encoder's positions.
         ModelError: the tokenizer knows tokens that the encoder does not.
     """
-    vocabulary = text_encoder.config.vocab_size
-    if len(tokenizer) > vocabulary:
-        raise ModelError(
-            f"The tokenizer has {len(tokenizer)} tokens, the text encoder {vocabulary}. They must come from one model, "
-            "with the same textual inversions loaded."
-        )
+    check_vocabulary(tokenizer, text_encoder)
     positions = num_positions(text_encoder)
     if window == AUTO:
         return positions
@@ -99,6 +94,16 @@ def resolve_window(window: int | str, tokenizer: PreTrainedTokenizerBase, text_e
             "'auto', or a long encoder."
         )
     return window
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, text_encoder: TextEncoder) -> None:
+    """Raise ModelError where the tokenizer knows tokens that the encoder does not."""
+    vocabulary = text_encoder.config.vocab_size
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens, the text encoder {vocabulary}. They must come from one model, "
+            "with the same textual inversions loaded."
+        )
 
 
 def num_rows(plans: Sequence[WindowPlan], *, window: int) -> int:
@@ -131,14 +136,15 @@ def encode_plans(
 
     Every window is padded with the tokenizer's padding token to `min(rows, window)`. Without context the rows are the
     windows' rows one after the other, and missing windows are windows of empty text. With context they are: BOS of
-    the first window; each window's own rows; EOS and padding of the last window; then, as often as needed, EOS and
-    padding of the empty text. So the UNet sees one BOS and one text, as it was trained to.
+    the first window; each window's own rows; EOS and padding of the last window; then, as often as needed, the rows
+    of the empty text that hold padding. So the UNet sees one BOS and one text, as it was trained to. A window longer
+    than the encoder is read in its `pieces` and joined in the same way, so that its row r is its token r.
 
     The windows go through the encoder in order, `batch_size` at a time. B texts of one window each therefore give
     bit for bit what a stock pipeline gives, as long as B <= `batch_size` and the encoder has 77 positions.
 
     Args:
-        plans: of one call, with the same `window` and `context`.
+        plans: of one call, with the same `window` and `context`, and with pieces where the encoder is shorter.
         rows: from `num_rows`, over positive and negative texts.
         clip_skip: the last layers to leave out; the final layer norm still applies, as in diffusers.
         penultimate: the layer before the last without the final norm, as SDXL reads it; `clip_skip` counts from there.
@@ -148,8 +154,11 @@ def encode_plans(
         PromptError: `clip_skip` out of range, or `rows` too few.
         ModelError: a token beyond the encoder's vocabulary, no padding token, NaN or infinity in the output.
     """
-    reader = _Reader(tokenizer, text_encoder, min(rows, plans[0].window), clip_skip, penultimate)
-    places = [place for index, plan in enumerate(plans) for place in _places(index, plan, reader.width, rows)]
+    width = min(rows, plans[0].window, num_positions(text_encoder))
+    reader = _Reader(tokenizer, text_encoder, width, clip_skip, penultimate)
+    length = rows if plans[0].context != "none" else min(rows, plans[0].window)  # of what has a BOS of its own
+    places_of = [_places(text, plan, width, length, rows) for text, plan in enumerate(plans)]
+    places = [place for each in places_of for place in each]
     reader.check(places)
     embeds, pooled = None, []
     for group in (places[start : start + batch_size] for start in range(0, len(places), batch_size)):
@@ -161,7 +170,8 @@ def encode_plans(
             if vectors is not None and place.at == 0:
                 pooled.append(vectors[index])
     assert embeds is not None  # a plan has at least one window
-    _fill(embeds, {place.text: place.end for place in places}, plans, reader)
+    gaps = [gap for text, each in enumerate(places_of) for gap in _gaps(text, each, length, rows)]
+    _fill(embeds, gaps, length, reader)
     return embeds, torch.stack(pooled) if pooled else None
 
 
@@ -176,30 +186,57 @@ class _Place:
     end: int
 
 
-def _places(text: int, plan: WindowPlan, width: int, rows: int) -> list[_Place]:
-    places, at = [], 0
-    for number, window in enumerate(plan.windows, 1):
-        first, behind = 0, width
-        if plan.context != "none":
-            first = 0 if number == 1 else 1 + window.num_context
-            behind = width if number == len(plan.windows) else len(window.ids) - 1
-        end = min(at + behind - first, rows)
-        if len(window.ids) > width or at + min(behind, len(window.ids)) - first > end:
-            raise PromptError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
-        places.append(_Place(window.ids, text, first, at, end))
-        at = end
+def _places(text: int, plan: WindowPlan, width: int, length: int, rows: int) -> list[_Place]:
+    joined = plan.context != "none"
+    passages = [plan.windows] if joined else [window.pieces or (window,) for window in plan.windows]
+    places: list[_Place] = []
+    for number, windows in enumerate(passages):
+        at = number * length
+        stop = min(at + length, rows)
+        for index, window in enumerate(windows):
+            first = 0 if index == 0 else 1 + window.num_context
+            behind = width if index == len(windows) - 1 else len(window.ids) - 1
+            end = min(at + behind - first, stop)
+            if len(window.ids) > width or at + min(behind, len(window.ids)) - first > end:
+                raise PromptError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
+            places.append(_Place(window.ids, text, first, at, end))
+            at = end
     return places
 
 
-def _fill(embeds: Tensor, ends: dict[int, int], plans: Sequence[WindowPlan], reader: "_Reader") -> None:
-    # The rows behind each text's own: of the empty text, read once for all; without its BOS where one BOS serves all.
-    rows = embeds.shape[1]
-    if all(end == rows for end in ends.values()):
+@dataclass(frozen=True)
+class _Gap:
+    """Rows at:end of a text that no window gives: padding behind a passage, or `whole` passages that are missing."""
+
+    text: int
+    at: int
+    end: int
+    whole: bool
+
+
+def _gaps(text: int, places: Sequence[_Place], length: int, rows: int) -> list[_Gap]:
+    gaps = []
+    for place, after in zip(places, [*places[1:], None], strict=True):
+        stop = after.at if after else min(-(-place.end // length) * length, rows)
+        gaps.append(_Gap(text, place.end, stop, whole=False))
+    gaps.append(_Gap(text, stop, rows, whole=True))
+    return [gap for gap in gaps if gap.at < gap.end]
+
+
+def _fill(embeds: Tensor, gaps: Sequence[_Gap], length: int, reader: "_Reader") -> None:
+    # With rows of the empty text, read once for all. Padding starts with EOS where EOS is the padding token.
+    if not gaps:
         return
-    empty = reader.read([(reader.tokenizer.bos_token_id, reader.tokenizer.eos_token_id)])[0][0]
-    for text, end in ends.items():
-        filler = empty if plans[text].context == "none" else empty[1:]
-        embeds[text, end:] = filler.repeat(-(-(rows - end) // len(filler)), 1)[: rows - end]
+    tokenizer = reader.tokenizer
+    empty = reader.read([(tokenizer.bos_token_id, tokenizer.eos_token_id)])[0][0]
+    padding = empty[1 if tokenizer.pad_token_id == tokenizer.eos_token_id else 2 :]
+    passage = torch.cat([empty, _tiled(padding, length - len(empty))])
+    for gap in gaps:
+        embeds[gap.text, gap.at : gap.end] = _tiled(passage if gap.whole else padding, gap.end - gap.at)
+
+
+def _tiled(states: Tensor, rows: int) -> Tensor:
+    return states.repeat(-(-rows // max(1, len(states))), 1)[:rows]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from .errors import LongClipError, ModelError, PromptError
 from .loading import stock_class
-from .mixin import LongPromptMixin
+from .mixin import LongMixin
 from .pictures import side_by_side
 from .pipelines import AutoLongPipeline
 from .positions import CLIP_LENGTH
@@ -75,7 +75,7 @@ class Placement:
             pipe.to(device)
 
 
-def load_pipeline(model: str | Path, placement: Placement | None = None, **options: Any) -> LongPromptMixin:
+def load_pipeline(model: str | Path, placement: Placement | None = None, **options: Any) -> LongMixin:
     """The long pipeline of a model folder, hub id or single checkpoint file, ready to draw.
 
     Args:
@@ -92,25 +92,26 @@ def load_pipeline(model: str | Path, placement: Placement | None = None, **optio
     return pipe
 
 
-def load_reader(model: str | Path, **options: Any) -> LongPromptMixin:
+def load_reader(model: str | Path, **options: Any) -> LongMixin:
     """The same with text encoder and tokenizer only: it plans prompts (`plan_prompt`) and draws nothing."""
     unused = ("unet", "vae", "scheduler", "safety_checker", "feature_extractor", "image_encoder")
     return _open(model, **dict.fromkeys(unused), **options)
 
 
-def truncating_twin(pipe: LongPromptMixin, model: str | Path, placement: Placement | None = None) -> DiffusionPipeline:
+def truncating_twin(pipe: LongMixin, model: str | Path, placement: Placement | None = None) -> DiffusionPipeline:
     """Stock diffusers' pipeline of the same model: its own 77-row text encoder, every other component `pipe`'s.
 
     Raises:
         ModelError: the model's own text encoder is long, so that nothing truncates.
     """
-    own = ("text_encoder", "tokenizer")
+    own = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     shared = {name: component for name, component in pipe.components.items() if name not in own}
     stock = stock_class(type(pipe))
     with _model_errors(model):
         load = stock.from_single_file if Path(model).is_file() else stock.from_pretrained
         twin = load(str(model), dtype=pipe.dtype, **shared)
-    if (rows := num_positions(twin.text_encoder)) > CLIP_LENGTH:
+    encoders = [encoder for name in pipe.clip_encoders if (encoder := getattr(twin, name)) is not None]
+    if (rows := max(map(num_positions, encoders))) > CLIP_LENGTH:
         raise ModelError(
             f"A comparison needs a text encoder of {CLIP_LENGTH} rows for its truncated side, and {model} has "
             f"one of {rows}. Give the Stable Diffusion it came from as the model and the long encoder as longclip."
@@ -138,7 +139,7 @@ class Painter:
     with. twin: a `truncating_twin`, whose picture is put beside.
     """
 
-    pipe: LongPromptMixin
+    pipe: LongMixin
     generation: Generation
     size: tuple[int, int] | None = None
     twin: DiffusionPipeline | None = None
@@ -176,12 +177,12 @@ class Painter:
             height=height,
             generator=torch.Generator("cpu").manual_seed(seed),
         )
-        if any(result.nsfw_content_detected or ()):
+        if any(getattr(result, "nsfw_content_detected", None) or ()):  # SDXL has no safety checker
             warnings.warn("the safety checker blackened the picture; try another seed.", UserWarning, stacklevel=1)
         return result.images[0]
 
 
-def _open(model: str | Path, **options: Any) -> LongPromptMixin:
+def _open(model: str | Path, **options: Any) -> LongMixin:
     with _model_errors(model):
         if Path(model).is_file():
             return AutoLongPipeline.from_single_file(model, **options)

@@ -1,6 +1,7 @@
 """How a long pipeline is loaded, built from another and saved, whatever its family: the model's folder stays plain."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,19 +10,22 @@ import torch
 from diffusers import DiffusionPipeline
 
 from .components import (
+    FIRST,
+    SECOND,
     STRETCH,
     Source,
     automatic_source,
     carried_options,
     limited,
-    long_encoder,
+    long_encoders,
     matching,
     shared_arguments,
+    stretched,
 )
 from .errors import ModelError
-from .positions import KEPT_ROWS, STRETCH_FACTOR
+from .positions import CLIP_LENGTH, KEPT_ROWS, STRETCH_FACTOR, is_interpolated
 from .sidecar import AUTO, SIDECAR, Generation, PromptOptions, format_sidecar, read_generation, read_sidecar
-from .text_encoder import keep_text_model_prefix, num_positions
+from .text_encoder import TextEncoder, keep_text_model_prefix, num_positions, position_table
 
 __all__ = ["LongLoadingMixin", "stock_class"]
 
@@ -38,6 +42,7 @@ _HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
 class LongLoadingMixin(_Pipeline):
     """The part of a long pipeline that is not about prompts. No `__init__`: diffusers reads a pipeline's own."""
 
+    clip_encoders: tuple[str, ...] = (FIRST,)  # the components that read prompts, in the family's order
     prompt_options: PromptOptions = PromptOptions()
     generation: Generation = Generation()  # what suits the model; kept on saving, and read by `longgen`
 
@@ -54,6 +59,7 @@ class LongLoadingMixin(_Pipeline):
         window: int | str | None = None,
         context: str | None = None,
         syntax: str | None = None,
+        g_mode: str | None = None,
         **kwargs: Any,
     ) -> Long:
         """A pipeline of a model folder or hub id, with a long text encoder; every other argument is diffusers'.
@@ -62,6 +68,7 @@ class LongLoadingMixin(_Pipeline):
             longclip: as in `load_longclip`; with "auto" a given `text_encoder=` is taken as it is.
             keep, factor: of "stretch", see `stretch_positions`.
             window, context, syntax: see `PromptOptions`; None is the sidecar's, else "auto", "none", "plain".
+            g_mode: SDXL's, see `LongPromptXLMixin`; None is the sidecar's, else "chunk".
 
         Raises:
             LongClipError: no Long-CLIP fits, `longclip` has 77 rows or another width, or an option is unknown.
@@ -71,7 +78,8 @@ class LongLoadingMixin(_Pipeline):
         model_hub = {**hub, "revision": kwargs.get("revision")}
         _, saved = read_sidecar(pretrained_model_name_or_path, **model_hub)
         pipe.generation = read_generation(pretrained_model_name_or_path, **model_hub)
-        pipe.prompt_options = _chosen(saved, window=window, context=context, syntax=syntax)
+        pipe.prompt_options = saved
+        pipe._choose(window=window, context=context, syntax=syntax, g_mode=g_mode)
         if longclip == AUTO:
             longclip, hub = (None, {}) if "text_encoder" in kwargs else (AUTO, model_hub)
         pipe.load_longclip(longclip, keep=keep, factor=factor, **hub)
@@ -88,11 +96,12 @@ class LongLoadingMixin(_Pipeline):
         window: int | str | None = None,
         context: str | None = None,
         syntax: str | None = None,
+        g_mode: str | None = None,
         **kwargs: Any,
     ) -> Long:
         """The same of a single checkpoint file, which has no sidecar. See `from_pretrained`."""
         pipe = super().from_single_file(str(pretrained_model_link_or_path), **kwargs)
-        pipe.prompt_options = _chosen(PromptOptions(), window=window, context=context, syntax=syntax)
+        pipe._choose(window=window, context=context, syntax=syntax, g_mode=g_mode)
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         given = longclip == AUTO and "text_encoder" in kwargs
         pipe.load_longclip(None if given else longclip, keep=keep, factor=factor, **hub)
@@ -109,6 +118,7 @@ class LongLoadingMixin(_Pipeline):
         window: int | str | None = None,
         context: str | None = None,
         syntax: str | None = None,
+        g_mode: str | None = None,
         dtype: torch.dtype | None = None,
         **replaced: Any,
     ) -> Long:
@@ -125,41 +135,72 @@ class LongLoadingMixin(_Pipeline):
         pipe.register_to_config(**kept)
         if dtype is not None:
             pipe.to(dtype=dtype)
-        options = pipeline.prompt_options if isinstance(pipeline, LongLoadingMixin) else PromptOptions()
-        pipe.prompt_options = _chosen(options, window=window, context=context, syntax=syntax)
+        if isinstance(pipeline, LongLoadingMixin):
+            pipe.prompt_options = pipeline.prompt_options
+        pipe._choose(window=window, context=context, syntax=syntax, g_mode=g_mode)
         pipe.generation = getattr(pipeline, "generation", cls.generation)
         pipe.load_longclip(longclip, keep=keep, factor=factor)
         return pipe
 
     def load_longclip(
-        self, source: Source | None = AUTO, *, keep: int = KEPT_ROWS, factor: int = STRETCH_FACTOR, **hub: Any
+        self,
+        source: Source | None = AUTO,
+        *,
+        keep: int = KEPT_ROWS,
+        factor: int = STRETCH_FACTOR,
+        g_mode: str | None = None,
+        **hub: Any,
     ) -> None:
         """Read prompts with another text encoder from now on; its tokenizer is this one with a longer limit.
 
         Args:
             source: a Long-CLIP file, folder or hub id. "auto" is the encoder that the model's sidecar names, else the
                 pipeline's own if it is long, else the known Long-CLIP of its width. "stretch" stretches the
-                pipeline's own (KPS, untrained). None takes it as it is, in windows of its own length.
+                pipeline's own (KPS, untrained). None takes it as it is, in windows of its own length. All of them
+                mean SDXL's first encoder; a folder that holds `text_encoder_2/` brings its second too.
             keep, factor: of "stretch", see `stretch_positions`.
+            g_mode: SDXL's, see `LongPromptXLMixin`; None leaves it as it is. "stretch" brings the second encoder to
+                the first one's length, unless it is long.
             **hub: subfolder, weight_name, revision, token, cache_dir, local_files_only.
 
         Raises:
             LongClipError: no Long-CLIP fits, `source` has 77 rows or another width, or something was put on the old
                 encoder (LoRA, textual inversion, CPU offload) that would be lost.
         """
-        if self.text_encoder is None:
+        self._choose(g_mode=g_mode)
+        old = {name: encoder for name in self.clip_encoders if (encoder := getattr(self, name)) is not None}
+        if not old:
             if source not in (None, AUTO):
                 raise ModelError(f"longclip={str(source)!r}: this pipeline was built without a text encoder.")
             return
+        tokenizers = {name: getattr(self, _tokenizer_of(name)) for name in old}
+        as_it_is = source is None
         if source == AUTO:
-            source, hub = automatic_source(self.text_encoder, self.name_or_path, **hub)
-        if source != STRETCH and (keep, factor) != (KEPT_ROWS, STRETCH_FACTOR):
+            source, hub = automatic_source(old.get(FIRST), self.name_or_path, **hub)
+        stretches = STRETCH in (source, self.prompt_options.g_mode)
+        if not stretches and (keep, factor) != (KEPT_ROWS, STRETCH_FACTOR):
             raise ModelError(f'keep={keep}, factor={factor}: they are for longclip="stretch", not for {source!r}.')
-        if source is None:
-            self.register_modules(tokenizer=matching(self.tokenizer, self.text_encoder))
-            return
-        new = long_encoder(source, self.text_encoder, self.tokenizer, keep=keep, factor=factor, **hub)
-        self.register_modules(text_encoder=new, tokenizer=limited(self.tokenizer, num_positions(new)))
+        new = {} if source is None else long_encoders(source, old, tokenizers, keep=keep, factor=factor, **hub)
+        encoders = {**old, **new}
+        if self.prompt_options.g_mode == STRETCH and _second_is_short(encoders, as_it_is=as_it_is):
+            encoders[SECOND] = stretched(encoders[SECOND], keep=keep, factor=factor)
+        _flag_untrained(encoders, keep=keep, factor=factor)
+        for name, encoder in encoders.items():
+            fit = (
+                matching(tokenizers[name], encoder)
+                if encoder is old[name]
+                else limited(tokenizers[name], num_positions(encoder))
+            )
+            self.register_modules(**{name: encoder, _tokenizer_of(name): fit})
+
+    def _choose(self, **choices: Any) -> None:
+        """Set those prompt options that are not None."""
+        chosen = {name: value for name, value in choices.items() if value is not None}
+        if "g_mode" in chosen and SECOND not in self.clip_encoders:
+            raise ModelError(
+                f"g_mode={chosen['g_mode']!r} is about SDXL's second text encoder, which {type(self).__name__} lacks."
+            )
+        self.prompt_options = replace(self.prompt_options, **chosen)
 
     # ---- saving
 
@@ -178,8 +219,9 @@ class LongLoadingMixin(_Pipeline):
 
     def save_pretrained(self, save_directory: Source, *args: Any, **kwargs: Any) -> None:
         """Write a plain diffusers folder (the encoder in use in `text_encoder/`) that opens without this package."""
-        if self.text_encoder is not None:
-            keep_text_model_prefix(self.text_encoder)
+        for name in self.clip_encoders:
+            if (encoder := getattr(self, name)) is not None:
+                keep_text_model_prefix(encoder)
         super().save_pretrained(save_directory, *args, **kwargs)
 
 
@@ -188,5 +230,21 @@ def stock_class(pipeline: type) -> type[DiffusionPipeline]:
     return next(each for each in pipeline.__mro__ if not issubclass(each, LongLoadingMixin))
 
 
-def _chosen(options: PromptOptions, **choices: Any) -> PromptOptions:
-    return replace(options, **{name: value for name, value in choices.items() if value is not None})
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _second_is_short(encoders: dict[str, TextEncoder], *, as_it_is: bool) -> bool:
+    """Whether a 77-row second encoder stands beside a long first, or is the only one and is meant to be replaced."""
+    if SECOND not in encoders or num_positions(encoders[SECOND]) > CLIP_LENGTH:
+        return False
+    return num_positions(encoders[FIRST]) > CLIP_LENGTH if FIRST in encoders else not as_it_is
+
+
+def _flag_untrained(encoders: dict[str, TextEncoder], *, keep: int, factor: int) -> None:
+    if SECOND in encoders and is_interpolated(position_table(encoders[SECOND]), keep=keep, factor=factor):
+        warnings.warn(
+            "text_encoder_2 is stretched and was not fine-tuned: its rows beyond 77 are untrained interpolation. "
+            'g_mode="chunk" reads it as it was trained; or give trained weights, longclip=FOLDER with text_encoder_2/.',
+            stacklevel=3,  # who called load_longclip, or from_pretrained
+        )

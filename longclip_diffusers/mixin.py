@@ -1,33 +1,105 @@
-"""What makes a stock Stable Diffusion pipeline long: the way its prompts are encoded."""
+"""What makes a stock pipeline long: the way its prompts are encoded. One mixin for a family of pipelines."""
 
-from collections.abc import Iterator
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders import (
+    StableDiffusionLoraLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
 from diffusers.utils import USE_PEFT_BACKEND
 from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
-from .components import NO_LIMIT, limited
-from .conditioning import encode_plans, num_rows, resolve_window
+from .components import FIRST, NO_LIMIT, SECOND, limited
+from .conditioning import num_rows
 from .errors import ModelError, PromptError
 from .loading import LongLoadingMixin
-from .windows import WindowPlan, plan_windows
+from .towers import Tower, common_window, encode_together
+from .windows import WindowPlan
 
-__all__ = ["LongPromptMixin"]
+__all__ = ["LongMixin", "LongPromptMixin", "LongPromptXLMixin"]
+
+Encoded = tuple[Tensor | None, Tensor | None]  # embeds (B, L, D) and pooled (B, P); None where there is none
 
 
-class LongPromptMixin(LongLoadingMixin):
-    """Put before a stock pipeline of the SD 1.x/2.x signature: `class XLong(LongPromptMixin, X)`. No `__init__`.
-
-    Prompts of any length are read whole, in windows; denoising, LoRA, IP-Adapter, callbacks and offload are stock's.
-    `prompt_options` says how prompts are read and may be replaced at any time.
-    """
+class LongMixin(LongLoadingMixin):
+    """What the families share. `prompt_options` says how prompts are read and may be replaced at any time."""
 
     def plan_prompt(self, prompt: str) -> WindowPlan:
         """The windows in which this pipeline reads `prompt`; printed it is a report of what goes where."""
-        return self._plans([prompt], self._window())[0]
+        towers = self._towers()
+        return self._plans(towers[0], [prompt], common_window(self.prompt_options.window, towers))[0]
+
+    @abstractmethod
+    def _towers(self) -> list[Tower]:
+        """The encoders that read, in the order in which their states stand side by side; ModelError where none is."""
+
+    def _encode(
+        self,
+        positive: Sequence[list[str]],
+        negative: Sequence[list[str]],
+        *,
+        given: Tensor | None,
+        lora_scale: float | None,
+        clip_skip: int | None,
+    ) -> tuple[Encoded, Encoded]:
+        """Both sides encoded to one number of rows, that of `given` (B, L, D) if there is one. Sides may be empty.
+
+        A side is a list of B texts for each tower; a tower more than sides have lists is not asked for.
+        """
+        if not positive and not negative:
+            return (None, None), (None, None)
+        towers = self._towers()
+        window = common_window(self.prompt_options.window, towers)
+        plans = [
+            [self._plans(tower, texts, window) for tower, texts in zip(towers, side, strict=True)] if side else []
+            for side in (positive, negative)
+        ]
+        rows = num_rows([plan for side in plans for each in side for plan in each], window=window)
+        skips = clip_skip, None  # diffusers skips no layer for the negative
+        with self._lora_scaled(towers, lora_scale), _blaming(given):
+            encoded = [
+                encode_together(towers, side, rows=rows if given is None else given.shape[1], clip_skip=skip)
+                if side
+                else (None, None)
+                for side, skip in zip(plans, skips, strict=True)
+            ]
+        return encoded[0], encoded[1]
+
+    def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
+        tokenizer = tower.tokenizer
+        inversions = tokenizer.get_added_vocab().keys() - {*tokenizer.all_special_tokens}
+        if inversions and isinstance(self, TextualInversionLoaderMixin):
+            # A copy without a limit, or transformers warns of text that no encoder is going to see whole.
+            texts = self.maybe_convert_prompt(texts, limited(tokenizer, NO_LIMIT))
+        return [tower.plan(text, window=window, context=self.prompt_options.context) for text in texts]
+
+    @contextmanager
+    def _lora_scaled(self, towers: Sequence[Tower], scale: float | None) -> Iterator[None]:
+        # Stock scales inside its own encode_prompt, which no longer encodes anything.
+        loaders = (StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin)
+        if scale is None or not USE_PEFT_BACKEND or not isinstance(self, loaders):
+            yield
+            return
+        for tower in towers:
+            scale_lora_layers(tower.text_encoder, scale)
+        try:
+            yield
+        finally:
+            for tower in towers:
+                unscale_lora_layers(tower.text_encoder, scale)
+
+
+class LongPromptMixin(LongMixin):
+    """Put before a stock pipeline of the SD 1.x/2.x signature: `class XLong(LongPromptMixin, X)`. No `__init__`.
+
+    Prompts of any length are read whole, in windows; denoising, LoRA, IP-Adapter, callbacks and offload are stock's.
+    """
 
     def encode_prompt(
         self,
@@ -55,69 +127,144 @@ class LongPromptMixin(LongLoadingMixin):
         negative: list[str] = []
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             num_prompts = len(positive) if prompt_embeds is None else len(prompt_embeds)
-            negative = _negative_texts(prompt, negative_prompt, num_prompts=num_prompts)
-        if positive or negative:
-            if self.text_encoder is None:
-                raise ModelError("This pipeline has no text encoder: give prompt_embeds and negative_prompt_embeds.")
-            given = negative_prompt_embeds if positive else prompt_embeds
-            given_rows = given.shape[1] if do_classifier_free_guidance and given is not None else None
-            with self._lora_scaled(lora_scale):
-                encoded = self._encode(positive, negative, given_rows=given_rows, clip_skip=clip_skip)
-            prompt_embeds = encoded[0] if positive else prompt_embeds
-            negative_prompt_embeds = encoded[1] if negative else negative_prompt_embeds
+            _check_types(prompt, negative_prompt)
+            negative = _batch("" if negative_prompt is None else negative_prompt, num_prompts, "negative_prompt")
+        given = negative_prompt_embeds if positive else prompt_embeds
+        encoded = self._encode(
+            [positive] if positive else [],
+            [negative] if negative else [],
+            given=given if do_classifier_free_guidance else None,
+            lora_scale=lora_scale,
+            clip_skip=clip_skip,
+        )
         return super().encode_prompt(
+            None,
+            device,
+            num_images_per_prompt,
+            do_classifier_free_guidance,
+            prompt_embeds=encoded[0][0] if positive else prompt_embeds,
+            negative_prompt_embeds=encoded[1][0] if negative else negative_prompt_embeds,
+            lora_scale=lora_scale,
+            clip_skip=clip_skip,
+        )
+
+    def _towers(self) -> list[Tower]:
+        if self.text_encoder is None:
+            raise ModelError("This pipeline has no text encoder: give prompt_embeds and negative_prompt_embeds.")
+        return [Tower(self.tokenizer, self.text_encoder)]
+
+
+class LongPromptXLMixin(LongMixin):
+    """Put before a stock pipeline of the SDXL signature, base or refiner: `class XLong(LongPromptXLMixin, X)`.
+
+    Both encoders give their penultimate states, and end with equal numbers of rows. Long-CLIP exists for the first one
+    (768 wide); `prompt_options.g_mode` says how the second, OpenCLIP's bigG of 77 rows, reads what is longer:
+
+    - "chunk" (default): in windows of its own length whose inner start, end and padding rows are dropped, so that row
+      r of both encoders comes from the same token. bigG then reads as it was trained to, which is why this is the
+      default: a judgement, nobody published a measurement of pictures. An encoder 2 that is long itself reads whole
+      windows under this name, so trained weights are used to their full length without another setting.
+    - "stretch": `load_longclip` stretches it (KPS) to read whole windows. Its rows beyond 77 are untrained, which a
+      warning says; Long-CLIP's own SDXL script does this and its authors report worse faces.
+    - "first77": it reads the first 77 rows as stock SDXL does, and the rest of the text through encoder 1 only.
+
+    With `context="related"` the rows are those of the text's tokens in order, in every mode. Rows are aligned where
+    both encoders read the same text and both tokenizers know the same textual inversions; not with `prompt_2`.
+    The refiner has encoder 2 only: it reads in windows of that one's length.
+    """
+
+    clip_encoders = (FIRST, SECOND)
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        prompt_2: str | list[str] | None = None,
+        device: torch.device | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        negative_prompt_2: str | list[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """Embeddings (B * images, L, D) and pooled vectors (B * images, P) of prompts, then of negatives, as stock's.
+
+        The four are: embeddings, negative embeddings, pooled, negative pooled; pooled comes from encoder 2's first
+        window. As in stock, an absent negative is zeros where the model's `force_zeros_for_empty_prompt` says so,
+        an empty `prompt_2` is `prompt`, and `clip_skip` is for the positive prompt only.
+
+        Raises:
+            PromptError: a text needs more rows than the embeddings given beside it have, or a batch does not match.
+            ModelError: a text encoder is missing, or does not go with its tokenizer.
+        """
+        zeros = negative_prompt is None and self.config.force_zeros_for_empty_prompt
+        positive: list[list[str]] = []
+        negative: list[list[str]] = []
+        if prompt_embeds is None:
+            texts = _texts(prompt)
+            positive = self._sides(texts, prompt_2, len(texts), "prompt")
+        if do_classifier_free_guidance and negative_prompt_embeds is None and not zeros:
+            num_prompts = len(positive[0]) if prompt_embeds is None else len(prompt_embeds)
+            negative = self._sides(negative_prompt or "", negative_prompt_2, num_prompts, "negative_prompt")
+        given = negative_prompt_embeds if positive else prompt_embeds
+        encoded = self._encode(
+            positive,
+            negative,
+            given=given if do_classifier_free_guidance else None,
+            lora_scale=lora_scale,
+            clip_skip=clip_skip,
+        )
+        if positive:
+            prompt_embeds = encoded[0][0]
+            pooled_prompt_embeds = encoded[0][1] if pooled_prompt_embeds is None else pooled_prompt_embeds
+        if negative:
+            negative_prompt_embeds = encoded[1][0]
+            if negative_pooled_prompt_embeds is None:
+                negative_pooled_prompt_embeds = encoded[1][1]
+        return super().encode_prompt(
+            None,
             None,
             device,
             num_images_per_prompt,
             do_classifier_free_guidance,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
             lora_scale=lora_scale,
-            clip_skip=clip_skip,
         )
 
-    def _encode(
-        self, positive: list[str], negative: list[str], *, given_rows: int | None, clip_skip: int | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Embeddings of both lists (None of an empty one), (B, L, D) with L = `given_rows`; else the texts decide L."""
-        window = self._window()
-        plans = self._plans(positive, window), self._plans(negative, window)
-        rows = given_rows or num_rows([*plans[0], *plans[1]], window=window)
-        skips = clip_skip, None  # diffusers skips no layer for the negative
-        try:
-            positive_embeds, negative_embeds = (
-                encode_plans(part, self.tokenizer, self.text_encoder, rows=rows, clip_skip=skip)[0] if part else None
-                for part, skip in zip(plans, skips, strict=True)
+    def _sides(
+        self, prompt: str | list[str], prompt_2: str | list[str] | None, size: int, name: str
+    ) -> list[list[str]]:
+        # The texts of each encoder. The refiner, which has one, reads `prompt` in stock too.
+        first = _batch(prompt, size, name)
+        if self.text_encoder is None:
+            if prompt_2:
+                message = f"{name}_2 is not read: this pipeline (a refiner) has one text encoder, which reads {name}."
+                warnings.warn(message, stacklevel=4)  # 4: the caller of the pipeline
+            return [first]
+        return [first, _batch(prompt_2 or prompt, size, f"{name}_2")]
+
+    def _towers(self) -> list[Tower]:
+        if self.text_encoder_2 is None:
+            raise ModelError(
+                "This pipeline has no second text encoder: give prompt_embeds, pooled_prompt_embeds and, for guidance, "
+                "both negatives of them."
             )
-        except PromptError as error:
-            if given_rows is None:
-                raise
-            message = f"Embeddings of {given_rows} rows were given beside a text, which must end with as many. {error}"
-            raise PromptError(message) from error
-        return positive_embeds, negative_embeds
-
-    def _window(self) -> int:
-        return resolve_window(self.prompt_options.window, self.tokenizer, self.text_encoder)
-
-    def _plans(self, texts: list[str], window: int) -> list[WindowPlan]:
-        inversions = self.tokenizer.get_added_vocab().keys() - {*self.tokenizer.all_special_tokens}
-        if inversions and isinstance(self, TextualInversionLoaderMixin):
-            # A copy without a limit, or transformers warns of text that no encoder is going to see whole.
-            texts = self.maybe_convert_prompt(texts, limited(self.tokenizer, NO_LIMIT))
-        context = self.prompt_options.context
-        return [plan_windows(text, self.tokenizer, window=window, context=context) for text in texts]
-
-    @contextmanager
-    def _lora_scaled(self, scale: float | None) -> Iterator[None]:
-        # Stock scales inside its own encode_prompt, which no longer encodes anything.
-        if scale is None or not USE_PEFT_BACKEND or not isinstance(self, StableDiffusionLoraLoaderMixin):
-            yield
-            return
-        scale_lora_layers(self.text_encoder, scale)
-        try:
-            yield
-        finally:
-            unscale_lora_layers(self.text_encoder, scale)
+        mode = self.prompt_options.g_mode
+        second = Tower(
+            self.tokenizer_2,
+            self.text_encoder_2,
+            penultimate=True,
+            first_only=mode == "first77",
+            whole=mode == "stretch",
+        )
+        return [second] if self.text_encoder is None else [Tower(self.tokenizer, self.text_encoder, True), second]
 
 
 def _texts(prompt: str | list[str] | None) -> list[str]:
@@ -127,21 +274,32 @@ def _texts(prompt: str | list[str] | None) -> list[str]:
     return texts
 
 
-def _negative_texts(
-    prompt: str | list[str] | None, negative_prompt: str | list[str] | None, *, num_prompts: int
-) -> list[str]:
-    if negative_prompt is None:
-        return [""] * num_prompts
-    if prompt is not None and type(prompt) is not type(negative_prompt):
+def _batch(prompt: str | list[str], size: int, name: str) -> list[str]:
+    texts = _texts(prompt)
+    if isinstance(prompt, str):
+        return texts * size
+    if len(texts) != size:
+        raise PromptError(
+            f"`{name}` has batch size {len(texts)}, but `prompt` has batch size {size}. Give as many of them as "
+            "prompts."
+        )
+    return texts
+
+
+def _check_types(prompt: str | list[str] | None, negative_prompt: str | list[str] | None) -> None:
+    if prompt is not None and negative_prompt is not None and type(prompt) is not type(negative_prompt):
         raise TypeError(
             f"`negative_prompt` should be the same type to `prompt`, but got {type(negative_prompt)} != {type(prompt)}."
         )
-    texts = _texts(negative_prompt)
-    if isinstance(negative_prompt, str):
-        return texts * num_prompts
-    if len(texts) != num_prompts:
-        raise PromptError(
-            f"`negative_prompt` has batch size {len(texts)}, but `prompt` has batch size {num_prompts}. Give as many "
-            "negatives as prompts."
-        )
-    return texts
+
+
+@contextmanager
+def _blaming(given: Tensor | None) -> Iterator[None]:
+    # Too few rows are the caller's where the caller gave embeddings that set them.
+    try:
+        yield
+    except PromptError as error:
+        if given is None:
+            raise
+        message = f"Embeddings of {given.shape[1]} rows were given beside a text, which must end with as many. {error}"
+        raise PromptError(message) from error

@@ -24,7 +24,7 @@ __all__ = [
 SIDECAR = "longclip_config.json"
 AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
 GENERATION = "generation"  # the sidecar's key for `Generation`
-_CHOICES = {"context": get_args(Context), "syntax": ("plain",)}
+_CHOICES = {"context": get_args(Context), "syntax": ("plain",), "g_mode": ("chunk", "stretch", "first77")}
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class PromptOptions:
     window: tokens per window, BOS and EOS included; "auto" is the encoder's own length (77 rows where all is short).
     context: "related" reads a window behind the earlier sentences it needs; "none" reads it alone.
     syntax: "plain", prose taken literally.
+    g_mode: how SDXL's second encoder reads a text longer than itself, see `LongPromptXLMixin`; unused else.
     """
 
     window: int | str = AUTO
     context: str = "none"
     syntax: str = "plain"
+    g_mode: str = "chunk"
 
     def __post_init__(self) -> None:
         if self.window != AUTO and (type(self.window) is not int or self.window < 3):
@@ -68,7 +70,10 @@ class Generation:
 def format_sidecar(options: PromptOptions, *, longclip: str | None = None, generation: Generation | None = None) -> str:
     """The sidecar's JSON. `longclip` names the long encoder; None says that `text_encoder/` is the one to read with."""
     suits = {} if generation is None else {GENERATION: asdict(generation)}
-    return json.dumps({"longclip": longclip, **asdict(options), **suits}, indent=2) + "\n"
+    chosen = asdict(options)
+    if options.g_mode == PromptOptions.g_mode:
+        del chosen["g_mode"]  # most models have no second encoder
+    return json.dumps({"longclip": longclip, **chosen, **suits}, indent=2) + "\n"
 
 
 def parse_sidecar(text: str, *, name: str = SIDECAR) -> tuple[str | None, PromptOptions]:

@@ -6,8 +6,8 @@ text's tokens whatever the cuts, and a text that fits one window has the ids a s
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -47,7 +47,8 @@ SHORT_SHARE = 8
 class Window:
     """One forward pass of the encoder: `ids` are BOS, `num_context` context tokens, the window's own tokens, EOS.
 
-    `text` is the own part in words, `cut` where it ends, `context` the earlier passages it is read behind.
+    `text` is the own part in words, `cut` where it ends, `context` the earlier passages it is read behind. `pieces`
+    are the same tokens in shorter windows, where the window is longer than the piece that `plan_windows` was given.
     """
 
     ids: tuple[int, ...]
@@ -55,6 +56,7 @@ class Window:
     num_context: int = 0
     cut: Cut = "end"
     context: tuple[str, ...] = ()
+    pieces: tuple["Window", ...] = ()
 
     @property
     def own_ids(self) -> tuple[int, ...]:
@@ -88,6 +90,7 @@ def plan_windows(
     *,
     window: int = LONG_LENGTH,
     context: str = "none",
+    piece: int | None = None,
 ) -> WindowPlan:
     """The windows of a text: each content token of the normalised text in exactly one window's own part, in order.
 
@@ -102,29 +105,38 @@ def plan_windows(
         context: "related" reads sentences behind the earlier ones they need (`context.py`). The first window is filled
             as with "none", since the encoder is causal and reads its sentences behind one another anyway; each later
             one holds one sentence, or several very short ones. A text that fits one window is one window.
+        piece: rows, at least 3, that an encoder reads which is shorter than `window`: the windows' `pieces` are cut by
+            the same rules. Not with context: there an encoder's rows do not depend on where its windows are cut.
 
     Raises:
-        PromptError: `text` is no str or an empty list, `window` below 3, `context` unknown.
+        PromptError: `text` is no str or an empty list, `window` or `piece` below 3, `context` unknown or
+            beside a piece.
         ModelError: the tokenizer is not of CLIP's kind.
     """
     texts = [text] if isinstance(text, str) else text
     if not isinstance(texts, list | tuple) or not texts:
         raise PromptError(f"A prompt is a str, or a non-empty list of them, not {text!r:.60} ({type(text).__name__}).")
-    if window < 3:
-        raise PromptError(f"window is {window}; it holds BOS, EOS and at least one token, so give 3 or more.")
+    for name, rows in (("window", window), ("piece", window if piece is None else piece)):
+        if rows < 3:
+            raise PromptError(f"{name} is {rows}; it holds BOS, EOS and at least one token, so give 3 or more.")
     if context not in get_args(Context):
         raise PromptError(f"context is {context!r}; it can be {' or '.join(map(repr, get_args(Context)))}.")
     if not getattr(tokenizer, "is_fast", False) or tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise ModelError(f"{type(tokenizer).__name__} is no CLIPTokenizer with BOS and EOS; see load_tokenizer.")
-    split = _plain_windows if context == "none" else _context_windows
-    windows = [made for part in texts for made in split(_read(part, tokenizer), window - 2)]
+    if piece is not None and context != "none":
+        raise PromptError(f"piece is {piece}, which goes with context='none' only; give it as the window.")
+    parts = [_read(part, tokenizer) for part in texts]
+    if context == "none":
+        windows = [made for part in parts for made in _plain_windows(part, window - 2, piece)]
+    else:
+        windows = [made for part in parts for made in _context_windows(part, window - 2)]
     empty = Window((tokenizer.bos_token_id, tokenizer.eos_token_id), "")
     return WindowPlan(tuple(windows) or (empty,), window, context)
 
 
 def split_windows(tokens: "Tokens", limit: int, context: str = "none") -> list[Window]:
     """The windows of `limit` content tokens, at most, that hold the tokens; cut as `plan_windows` says."""
-    return _plain_windows(tokens, limit) if context == "none" else _context_windows(tokens, limit)
+    return _plain_windows(tokens, limit, None) if context == "none" else _context_windows(tokens, limit)
 
 
 @dataclass(frozen=True)
@@ -194,19 +206,29 @@ def _inversion_groups(added: dict[str, int]) -> dict[int, int]:
     return groups
 
 
-def _plain_windows(tokens: Tokens, limit: int) -> list[Window]:
-    windows, start = [], 0
-    while start < len(tokens.ids):
-        stop, cut = _next_cut(tokens, start, limit)
-        windows.append(tokens.window(start, stop, cut))
-        start = stop
+def _plain_windows(tokens: Tokens, limit: int, piece: int | None) -> list[Window]:
+    windows = []
+    for start, stop, cut in _cuts(tokens, 0, len(tokens.ids), limit):
+        window = tokens.window(start, stop, cut)
+        if piece is not None and stop - start > piece - 2:
+            pieces = tuple(tokens.window(*each) for each in _cuts(tokens, start, stop, piece - 2))
+            window = replace(window, pieces=pieces)
+        windows.append(window)
     return windows
 
 
-def _next_cut(tokens: Tokens, start: int, limit: int) -> tuple[int, Cut]:
+def _cuts(tokens: Tokens, start: int, end: int, limit: int) -> Iterator[tuple[int, int, Cut]]:
+    # The tokens start:end in spans of at most `limit`, and where each span is cut.
+    while start < end:
+        stop, cut = _next_cut(tokens, start, end, limit)
+        yield start, stop, cut
+        start = stop
+
+
+def _next_cut(tokens: Tokens, start: int, end: int, limit: int) -> tuple[int, Cut]:
     reach = start + limit
-    if reach >= len(tokens.ids):
-        return len(tokens.ids), "end"
+    if reach >= end:
+        return end, "end"
     for cut, ends in tokens.ends.items():
         # A clause end in the first half would leave a window half empty: then rather between two words.
         floor = start + limit // 2 if cut == "clause" else start
@@ -250,7 +272,7 @@ def _sentence_spans(tokens: Tokens, limit: int) -> list[tuple[int, int, Cut]]:
     for end in sorted({*tokens.ends["sentence"], len(tokens.ids)} - {0}):
         longest = limit if end - start <= limit else max(1, limit // 2)
         while end - start > longest:
-            stop, cut = _next_cut(tokens, start, longest)
+            stop, cut = _next_cut(tokens, start, end, longest)
             spans.append((start, stop, cut))
             start = stop
         spans.append((start, end, "end" if end == len(tokens.ids) else "sentence"))

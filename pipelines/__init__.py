@@ -5,6 +5,10 @@ from longclip_diffusers.pipelines.stable_diffusion_long import StableDiffusionLo
 from longclip_diffusers.pipelines.stable_diffusion_long_controlnet import StableDiffusionLongControlNetPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_img2img import StableDiffusionLongImg2ImgPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_inpaint import StableDiffusionLongInpaintPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long import StableDiffusionXLLongPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_controlnet import StableDiffusionXLLongControlNetPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_img2img import StableDiffusionXLLongImg2ImgPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_inpaint import StableDiffusionXLLongInpaintPipeline
 
 __all__ = [
     "AutoLongPipeline",
@@ -12,4 +16,8 @@ __all__ = [
     "StableDiffusionLongImg2ImgPipeline",
     "StableDiffusionLongInpaintPipeline",
     "StableDiffusionLongPipeline",
+    "StableDiffusionXLLongControlNetPipeline",
+    "StableDiffusionXLLongImg2ImgPipeline",
+    "StableDiffusionXLLongInpaintPipeline",
+    "StableDiffusionXLLongPipeline",
 ]

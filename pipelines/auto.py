@@ -1,4 +1,4 @@
-"""Picks, or makes, the long twin of whatever Stable Diffusion pipeline is at hand."""
+"""Picks, or makes, the long twin of whatever pipeline of a known family is at hand."""
 
 import inspect
 from functools import cache
@@ -6,24 +6,48 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from diffusers import DiffusionPipeline, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
 
+from longclip_diffusers.checkpoints.files import read_shapes
 from longclip_diffusers.errors import ModelError
 from longclip_diffusers.loading import stock_class
-from longclip_diffusers.mixin import LongPromptMixin
+from longclip_diffusers.mixin import LongMixin, LongPromptMixin, LongPromptXLMixin
 from longclip_diffusers.pipelines.stable_diffusion_long import StableDiffusionLongPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_controlnet import StableDiffusionLongControlNetPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_img2img import StableDiffusionLongImg2ImgPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_inpaint import StableDiffusionLongInpaintPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long import StableDiffusionXLLongPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_controlnet import StableDiffusionXLLongControlNetPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_img2img import StableDiffusionXLLongImg2ImgPipeline
+from longclip_diffusers.pipelines.stable_diffusion_xl_long_inpaint import StableDiffusionXLLongInpaintPipeline
 
 __all__ = ["AutoLongPipeline"]
 
-_NAMED: tuple[type[LongPromptMixin], ...] = (
+_NAMED: tuple[type[LongMixin], ...] = (
     StableDiffusionLongPipeline,
     StableDiffusionLongImg2ImgPipeline,
     StableDiffusionLongInpaintPipeline,
     StableDiffusionLongControlNetPipeline,
+    StableDiffusionXLLongPipeline,
+    StableDiffusionXLLongImg2ImgPipeline,
+    StableDiffusionXLLongInpaintPipeline,
+    StableDiffusionXLLongControlNetPipeline,
 )
+_FAMILIES: tuple[type[LongMixin], ...] = (LongPromptMixin, LongPromptXLMixin)
+_UNDER_CONTROLNET = {
+    StableDiffusionPipeline: StableDiffusionControlNetPipeline,
+    StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
+}
+_VIDEOS = "num_videos_per_prompt"
+# Where SDXL's single files keep the text encoders that only they have; the refiner's first is of OpenCLIP's kind.
+_XL_BASE, _XL_REFINER = "conditioner.embedders.1.", "conditioner.embedders.0.model."
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
@@ -31,58 +55,89 @@ class AutoLongPipeline:
     """The long twin of a model, a file or a built pipeline; keywords are those of the class that it picks."""
 
     @staticmethod
-    def from_pretrained(model: str | Path, **kwargs: Any) -> LongPromptMixin:
+    def from_pretrained(model: str | Path, **kwargs: Any) -> LongMixin:
         """The long twin of the class that the model names; with `controlnet=`, of text to image, its ControlNet twin.
 
         Raises:
-            ModelError: the model's pipeline does not take its prompt as SD 1.x/2.x do.
+            ModelError: the model's pipeline is of no family that is known here.
         """
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
-        name = DiffusionPipeline.load_config(model, **hub)["_class_name"]
-        stock = getattr(diffusers, name, None) if isinstance(name, str) else None
-        if stock is None:
-            raise ModelError(f"{model} names the pipeline {name!r}, which diffusers {diffusers.__version__} lacks.")
-        if stock is StableDiffusionPipeline and kwargs.get("controlnet") is not None:
-            stock = StableDiffusionControlNetPipeline
-        return long_class(stock).from_pretrained(model, **kwargs)
+        return long_class(_under_controlnet(_named_class(model, hub), kwargs)).from_pretrained(model, **kwargs)
 
     @staticmethod
-    def from_single_file(file: str | Path, **kwargs: Any) -> LongPromptMixin:
-        """Text to image from one checkpoint file; with `controlnet=`, under it."""
-        stock = StableDiffusionPipeline if kwargs.get("controlnet") is None else StableDiffusionControlNetPipeline
-        return long_class(stock).from_single_file(file, **kwargs)
+    def from_single_file(file: str | Path, **kwargs: Any) -> LongMixin:
+        """Text to image from one checkpoint file, SDXL's refiner: image to image; with `controlnet=`, under it.
+
+        Which family it is of is read from the names of its weights, or from the folder `config=` where one is given;
+        a file that is not on this disk counts as SD 1.x/2.x.
+        """
+        config = kwargs.get("config")
+        stock = _named_class(config, {}) if config is not None and Path(config).is_dir() else _class_of_file(Path(file))
+        return long_class(_under_controlnet(stock, kwargs)).from_single_file(file, **kwargs)
 
     @staticmethod
-    def from_pipe(pipeline: DiffusionPipeline, **kwargs: Any) -> LongPromptMixin:
+    def from_pipe(pipeline: DiffusionPipeline, **kwargs: Any) -> LongMixin:
         """The long twin of a built pipeline (AnimateDiff, PAG ... included), sharing its components.
 
         Raises:
-            ModelError: the pipeline does not take its prompt as SD 1.x/2.x do.
+            ModelError: the pipeline is of no family that is known here.
         """
         stock: type = type(pipeline)
         return long_class(stock).from_pipe(pipeline, **kwargs)
 
 
 @cache
-def long_class(stock: type[DiffusionPipeline]) -> type[LongPromptMixin]:
+def long_class(stock: type[DiffusionPipeline]) -> type[LongMixin]:
     """The long twin of a pipeline class: one of ours, itself if it is long, else a new class over it.
 
     Raises:
-        ModelError: its `encode_prompt` is not that of SD 1.x/2.x.
+        ModelError: its `encode_prompt` is not that of a family known here.
     """
-    if issubclass(stock, LongPromptMixin):
+    if issubclass(stock, LongMixin):
         return stock
     if named := next((each for each in _NAMED if stock_class(each) is stock), None):
         return named
-    if _arguments(stock) != _arguments(LongPromptMixin):
+    arguments = _arguments(stock)
+    images = {"num_images_per_prompt" if name == _VIDEOS else name for name in arguments}
+    family = next((each for each in _FAMILIES if images in (_arguments(each), _arguments(each) - {"clip_skip"})), None)
+    if family is None:
         raise ModelError(
-            f"{stock.__name__} does not take its prompt as Stable Diffusion 1.x and 2.x do, and AutoLongPipeline reads "
-            "long prompts for that family only."
+            f"{stock.__name__} does not take its prompt as Stable Diffusion 1.x, 2.x or XL do, and AutoLongPipeline "
+            "reads long prompts for these families only."
         )
     name = stock.__name__.removesuffix("Pipeline") + "LongPipeline"
-    return type(name, (LongPromptMixin, stock), {"__doc__": f"`{stock.__name__}` with prompts of any length."})
+    bases = (_PerVideo, family, stock) if _VIDEOS in arguments else (family, stock)
+    return type(name, bases, {"__doc__": f"`{stock.__name__}` with prompts of any length."})
 
 
-def _arguments(pipeline: type) -> list[str]:
+class _PerVideo:
+    """For AnimateDiffSDXL, which counts videos where the others count images."""
+
+    def encode_prompt(self, *args: Any, num_videos_per_prompt: int = 1, **kwargs: Any) -> Any:
+        return super().encode_prompt(*args, num_images_per_prompt=num_videos_per_prompt, **kwargs)  # type: ignore[misc]
+
+
+def _named_class(model: str | Path, hub: dict[str, Any]) -> type[DiffusionPipeline]:
+    name = DiffusionPipeline.load_config(model, **hub)["_class_name"]
+    stock = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if stock is None:
+        raise ModelError(f"{model} names the pipeline {name!r}, which diffusers {diffusers.__version__} lacks.")
+    return stock
+
+
+def _class_of_file(file: Path) -> type[DiffusionPipeline]:
+    names = read_shapes(file) if file.is_file() else ()
+    if any(name.startswith(_XL_BASE) for name in names):
+        return StableDiffusionXLPipeline
+    if any(name.startswith(_XL_REFINER) for name in names):
+        return StableDiffusionXLImg2ImgPipeline
+    return StableDiffusionPipeline
+
+
+def _under_controlnet(stock: type[DiffusionPipeline], arguments: dict[str, Any]) -> type[DiffusionPipeline]:
+    return _UNDER_CONTROLNET.get(stock, stock) if arguments.get("controlnet") is not None else stock
+
+
+def _arguments(pipeline: type) -> frozenset[str]:
     encode_prompt = getattr(pipeline, "encode_prompt", None)
-    return list(inspect.signature(encode_prompt).parameters) if encode_prompt else []
+    return frozenset(inspect.signature(encode_prompt).parameters) if encode_prompt else frozenset()

@@ -16,7 +16,7 @@ ROWS = (
     {"cli", "comfyui"},
     {"pipelines", "generation", "evaluation", "training"},
     {"mixin", "loading", "components", "sidecar", "storybook", "pictures", "prompt_files"},
-    {"conditioning", "kv_cache", "syntax"},
+    {"conditioning", "kv_cache", "syntax", "towers"},
     {"text_encoder", "checkpoints"},
     {"tokenizer", "windows", "context", "positions", "sentences"},
     {"models", "errors"},

@@ -69,14 +69,15 @@ def clip(length: int = STOCK_LENGTH, *, vocab_size: int = 514, seed: int = 0, **
     return _seeded(seed, lambda: CLIPModel(joint))
 
 
-def unet(*, in_channels: int = 4, seed: int = 1) -> UNet2DConditionModel:
+def unet(*, in_channels: int = 4, seed: int = 1, **config: Any) -> UNet2DConditionModel:
     """A random UNet for 8x8 latents; `in_channels=9` for inpainting models."""
-    return _seeded(seed, lambda: UNet2DConditionModel(in_channels=in_channels, out_channels=4, **_unet_config()))
+    settings = {**_unet_config(), **config}
+    return _seeded(seed, lambda: UNet2DConditionModel(in_channels=in_channels, out_channels=4, **settings))
 
 
-def controlnet(*, seed: int = 2) -> ControlNetModel:
+def controlnet(*, seed: int = 2, **config: Any) -> ControlNetModel:
     """A random ControlNet for `unet()` whose zero convolutions are not zero, so that it has an effect."""
-    model = _seeded(seed, lambda: ControlNetModel(**_controlnet_config()))
+    model = _seeded(seed, lambda: ControlNetModel(**{**_controlnet_config(), **config}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.controlnet_cond_embedding.conv_out.weight.normal_(0, 3.0, generator=generator)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTextModelWithProjection
@@ -14,7 +14,17 @@ from .build import build_model, some_of
 from .catalog import CATALOG
 from .checkpoint import Checkpoint, read_checkpoint
 
-__all__ = ["load_clip", "load_long_text_encoder", "load_text_encoder", "model_of", "text_encoder_of"]
+__all__ = [
+    "load_clip",
+    "load_long_text_encoder",
+    "load_text_encoder",
+    "long_only",
+    "model_of",
+    "projected_text_encoder_of",
+    "text_encoder_of",
+]
+
+Encoder = TypeVar("Encoder", CLIPTextModel, CLIPTextModelWithProjection)
 
 # Unknown parts of an image tower (a ResNet's, register tokens) do not hinder the text tower.
 _VISION = ("visual.", "vision_model.", "visual_projection.")
@@ -50,7 +60,11 @@ def load_long_text_encoder(source: str | Path, **options: Any) -> CLIPTextModel:
     Raises:
         CheckpointError: as there, or the table is not longer than 77 rows.
     """
-    encoder = load_text_encoder(source, **options)
+    return long_only(load_text_encoder(source, **options), source)
+
+
+def long_only(encoder: Encoder, source: str | Path) -> Encoder:
+    """The encoder itself; CheckpointError, which names `source`, if it has 77 positions or fewer."""
     if num_positions(encoder) <= CLIP_LENGTH:
         raise CheckpointError(
             f"{source} has {num_positions(encoder)} position rows: a stock CLIP, not a Long-CLIP. Give a Long-CLIP "
@@ -78,10 +92,20 @@ def load_clip(
 
 def text_encoder_of(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> CLIPTextModel:
     """The text tower of a checkpoint that was read, as `load_text_encoder` gives it."""
+    return _tower_of(CLIPTextModel, checkpoint, ("text_model.",), dtype)
+
+
+def projected_text_encoder_of(
+    checkpoint: Checkpoint, *, dtype: torch.dtype | None = None
+) -> CLIPTextModelWithProjection:
+    """The same with its projection, as SDXL's second encoder has it; CheckpointError where there is none."""
+    return _tower_of(CLIPTextModelWithProjection, checkpoint, ("text_model.", "text_projection."), dtype)
+
+
+def _tower_of(cls: type[Encoder], checkpoint: Checkpoint, names: tuple[str, ...], dtype: torch.dtype | None) -> Encoder:
     _refuse_unknown(checkpoint, [key for key in checkpoint.unknown if not key.startswith(_VISION)])
-    tensors = {key: value for key, value in checkpoint.tensors.items() if key.startswith("text_model.")}
-    config = checkpoint.text_config()
-    return build_model(CLIPTextModel, config, tensors, source=checkpoint.source.name, dtype=dtype)
+    tensors = {key: value for key, value in checkpoint.tensors.items() if key.startswith(names)}
+    return build_model(cls, checkpoint.text_config(), tensors, source=checkpoint.source.name, dtype=dtype)
 
 
 def model_of(checkpoint: Checkpoint) -> CLIPModel | CLIPTextModel | CLIPTextModelWithProjection:

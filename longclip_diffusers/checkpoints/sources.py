@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from .catalog import CATALOG
 from .files import sha256_of
 
-__all__ = ["Source", "find_source"]
+__all__ = ["Source", "find_second_encoder", "find_source"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _HUB_TIMEOUT = 10.0  # seconds to wait for the hub's answer, huggingface_hub's own default for downloads
@@ -26,8 +26,10 @@ _WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-# The folder itself, a diffusers folder, and a training run's output (its best state, else its last).
-_SUBFOLDERS = ("", "text_encoder/", "best/", "best/text_encoder/", "last/", "last/text_encoder/")
+# A diffusers folder, and a training run's output (its best state, else its last).
+_SECOND = ("text_encoder_2/", "best/text_encoder_2/", "last/text_encoder_2/")
+# SDXL's second encoder comes last: it is meant where nothing else is there.
+_SUBFOLDERS = ("", "text_encoder/", "best/", "best/text_encoder/", "last/", "last/text_encoder/", *_SECOND)
 
 Fetch = Callable[[str], Path | None]  # name in a folder or repository -> file on this disk; None where there is none
 
@@ -82,6 +84,33 @@ def find_source(
     if known and known.sha256 and weight_name == known.weights and sha256_of(found.files[0]) != known.sha256:
         raise CheckpointError(f"{found.files[0]} is not the {weight_name} known of {name}: its SHA-256 differs.")
     return found
+
+
+def find_second_encoder(
+    source: str | Path,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> str | None:
+    """The subfolder of a folder or hub id that holds SDXL's second text encoder; None where there is none.
+
+    Args:
+        subfolder: where the first one is, if that was said; the second is looked for beside it, under `..._2`.
+        revision, token, cache_dir, local_files_only: as in `find_source`, as are the errors.
+    """
+    path, name = Path(source).expanduser(), str(source)
+    folders = _SECOND if subfolder is None else (f"{subfolder.strip('/')}_2/",)
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        return next((folder for folder in folders if any((path / folder / each).is_file() for each in _WEIGHTS)), None)
+    if any(known.repo == name for known in CATALOG):
+        return None  # those hold one encoder: no need to ask the hub
+    with _hub_errors(name):
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
+        present, _ = _repository(name, hub, local_files_only)
+    return next((folder for folder in folders if any(folder + each in present for each in _WEIGHTS)), None)
 
 
 def _candidates(subfolder: str | None, weight_name: str | None) -> list[str]:

@@ -13,7 +13,6 @@ from diffusers import (
     MotionAdapter,
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
 )
 from drawing import CHAPTER, KINDS, SENTENCE, draw
 from safetensors.torch import save_file
@@ -108,8 +107,8 @@ def test_twin_of_a_class_is_made_once():
 
 
 def test_other_families_are_refused():
-    with pytest.raises(ModelError, match="StableDiffusionXLPipeline does not take its prompt as"):
-        long_class(StableDiffusionXLPipeline)
+    with pytest.raises(ModelError, match="StableDiffusionLatentUpscalePipeline does not take its prompt as"):
+        long_class(diffusers.StableDiffusionLatentUpscalePipeline)
     with pytest.raises(ModelError, match="DDPMPipeline"):
         long_class(diffusers.DDPMPipeline)
 
