@@ -13,6 +13,10 @@ from longclip_diffusers.training.data import BatchOrder, Sample, TextImageData, 
 from longclip_diffusers.training.data.sample import BadSample
 
 
+# Python 3.12 and later say so of any fork beside another library's threads.
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
 class Numbers(TextImageData):
     """Captions of three sentences that tell their index; some samples are bad."""
 
@@ -100,6 +104,7 @@ def half(sample: Sample) -> Sample:
     return replace(sample, image=sample.image.reduce(2))
 
 
+@forks
 def test_workers_change_nothing_and_what_is_prepared_is_prepared_there(tmp_path):
     for number in range(6):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -125,6 +130,7 @@ class Fatal(Numbers):
         os._exit(1)
 
 
+@forks
 def test_a_worker_that_dies_is_told_in_our_words():
     with pytest.raises(LongClipError, match=r"A data worker died: DataLoader worker .*Fewer workers need less"):
         taken(Fatal(8), BatchOrder(8, 4, seed=0), num_workers=1)
