@@ -12,7 +12,6 @@ from longclip_diffusers import LongClipError
 from longclip_diffusers.training.data import BatchOrder, Sample, TextImageData, batches, open_data
 from longclip_diffusers.training.data.sample import BadSample
 
-
 # Python 3.12 and later say so of any fork beside another library's threads.
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
