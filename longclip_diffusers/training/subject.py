@@ -104,14 +104,15 @@ def open_subject(recipe: Recipe) -> Subject:
         CheckpointError: the base cannot be read, or has no image tower where pictures are trained on.
         ModelError: the base is long already, where the anchor needs the encoder that the UNet was trained with.
     """
-    parts = [_text_base(recipe.source)] if recipe.uses_images else _text_bases(recipe.source)
     module: CLIPModel | nn.ModuleDict
     if recipe.uses_images:
         module = load_clip(recipe.source, dtype=torch.float32)
+        parts = [_Part(recipe.source, None, *ENCODERS[0], _tokenizer(recipe.source, None), "last")]
         towers: list[nn.Module] = [module.text_model]
         module.vision_model.requires_grad_(not recipe.freeze_vision)
         module.visual_projection.requires_grad_(not recipe.freeze_vision)
     else:
+        parts = _text_parts(recipe.source)
         loaded = {part.name: _text_encoder(part.source, part.subfolder) for part in parts}
         module = nn.ModuleDict(loaded)
         towers = list(loaded.values())
@@ -141,11 +142,7 @@ class _Part:
     reads: Reads
 
 
-def _text_base(base: str) -> _Part:
-    return _Part(base, None, *ENCODERS[0], _tokenizer(base, None), "last")
-
-
-def _text_bases(base: str) -> list[_Part]:
+def _text_parts(base: str) -> list[_Part]:
     """The text encoders of a base: SDXL's two, the second alone (its refiner, a lone bigG), or the one there is."""
     found = [pair for pair in ENCODERS if _exists(base, pair[0])]
     if not found:
@@ -189,10 +186,14 @@ def _stretch(model: CLIPModel | TextEncoder, stretch: str) -> None:
 
 
 def _tokenizer(base: str, subfolder: str | None) -> CLIPTokenizer:
-    """The base's own tokenizer; CLIP's where none lies there and the vocabulary is CLIP's."""
+    """The base's own tokenizer, or that beside a lone encoder's folder; CLIP's where there is none and it fits."""
     place = Path(base).expanduser()
+    beside = place.parent / dict(ENCODERS).get(place.name, "tokenizer")
     try:
-        return load_tokenizer(place / subfolder if subfolder and place.is_dir() else base)
+        if place.is_dir():
+            place = beside if place.name in dict(ENCODERS) and beside.is_dir() else place / (subfolder or "")
+            return load_tokenizer(place)
+        return load_tokenizer(base)
     except CheckpointError:
         vocabulary = inner_text_model(_text_encoder(base, None)).config.vocab_size  # type: ignore[union-attr]
         if vocabulary != CLIP_VOCABULARY:
