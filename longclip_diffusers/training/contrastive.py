@@ -24,8 +24,8 @@ __all__ = ["ContrastiveBatch", "ContrastiveLosses", "contrastive_backward", "tex
 
 # A compiled tower is compiled anew for each length it sees.
 COMPILED_MULTIPLE = 16
-# Sorting saves most in small chunks, but a chunk must keep the device busy: 16 captions do for a CPU, a GPU needs more.
-SMALLEST_CHUNK_CPU, SMALLEST_CHUNK = 16, 64
+# Sorting saves most in small chunks, but each must keep the device busy: so many tokens do for a CPU, for a GPU more.
+SMALLEST_CHUNK_CPU, SMALLEST_CHUNK = 2048, 8192
 CHUNKS_A_BATCH = 16
 
 
@@ -93,10 +93,12 @@ def contrastive_backward(
     return ContrastiveLosses(told[0], told[1], told[3] if recipe.components else None, told[2])
 
 
-def text_chunk(local_batch: int, micro_batch: int, device: torch.device) -> int:
-    """How many captions are encoded at once: small enough for sorting to pay, at most `micro_batch`."""
-    smallest = SMALLEST_CHUNK_CPU if device.type == "cpu" else SMALLEST_CHUNK
-    return min(micro_batch, max(smallest, local_batch // CHUNKS_A_BATCH))
+def text_chunk(lengths: Sequence[int], micro_batch: int, device: torch.device) -> int:
+    """How many captions of these lengths are encoded at once: few, so that sorting pays, and at most `micro_batch`."""
+    if min(lengths) == max(lengths):
+        return micro_batch
+    tokens = SMALLEST_CHUNK_CPU if device.type == "cpu" else SMALLEST_CHUNK
+    return min(micro_batch, max(1, tokens * len(lengths) // sum(lengths), len(lengths) // CHUNKS_A_BATCH))
 
 
 def _coarse(images: Tensor, all_images: Tensor, first: int, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +144,7 @@ def _encode_texts(
         return encode_sorted(
             encode,
             rows,
-            size=text_chunk(len(rows), micro_batch, clip.device),
+            size=text_chunk([len(row) for row in rows], micro_batch, clip.device),
             replay=replay,
             multiple=COMPILED_MULTIPLE if recipe.compile else 1,
             longest=num_positions(clip),
