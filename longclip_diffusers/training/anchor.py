@@ -168,7 +168,9 @@ def _target_rows(states: Tensor, plan: WindowPlan, length: int) -> Tensor:
 
 
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).float().square().sum(-1) / teacher.float().square().sum(-1).clamp_min(1e-6)
+    if student.dtype != torch.float64:  # squares of bf16 states would lose what is compared
+        student, teacher = student.float(), teacher.float()
+    return (student - teacher).square().sum(-1) / teacher.square().sum(-1).clamp_min(1e-6)
 
 
 def _row_error(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:

@@ -233,7 +233,8 @@ class Run:
     def _images(self, batch: Batch) -> Tensor:
         if self.features is not None:
             return self.features[batch.indices].to(self.device)
-        return torch.stack([sample.image for sample in batch.samples]).to(self.device)  # type: ignore[misc]
+        pixels = torch.stack([sample.image for sample in batch.samples])  # type: ignore[misc]
+        return pixels.to(self.device, self.subject.clip.dtype)
 
     @torch.no_grad()
     def _constrain(self) -> None:
