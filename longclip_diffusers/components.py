@@ -101,8 +101,7 @@ def long_encoders(
         new[SECOND] = _fitted(checkpoint, old[SECOND], tokenizers[SECOND])
     if second is None or first != SECOND:
         checkpoint = read_checkpoint(source, **hub)
-        width = checkpoint.tensors[POSITION_TABLE].shape[1]
-        name = SECOND if SECOND in old and width == _width(old[SECOND]) != _width(old[first]) else first
+        name = SECOND if SECOND in old and _width_of(checkpoint) == _width(old[SECOND]) != _width(old[first]) else first
         if name not in new:
             new[name] = long_only(_fitted(checkpoint, old[name], tokenizers[name]), source)
     return new
@@ -120,13 +119,13 @@ def _fitted(checkpoint: Checkpoint, old: TextEncoder, tokenizer: CLIPTokenizer) 
     _refuse_offloaded(old)
     if getattr(old, "peft_config", None):
         raise ModelError("A LoRA is loaded on the text encoder and would be lost. Call load_longclip before it.")
-    build = projected_text_encoder_of if isinstance(old, CLIPTextModelWithProjection) else text_encoder_of
-    new = build(checkpoint, dtype=old.dtype)
-    if _width(new) != _width(old):
+    if (width := _width_of(checkpoint)) != _width(old):
         raise ModelError(
-            f"{source} has width {_width(new)}, the UNet was trained with {_width(old)}. "
+            f"{source} has width {width}, the UNet was trained with {_width(old)}. "
             "Give a Long-CLIP of that width (longclip-L is 768)."
         )
+    build = projected_text_encoder_of if isinstance(old, CLIPTextModelWithProjection) else text_encoder_of
+    new = build(checkpoint, dtype=old.dtype)
     if isinstance(old, CLIPTextModelWithProjection) and new.config.projection_dim != old.config.projection_dim:
         raise ModelError(
             f"{source} projects to {new.config.projection_dim}, the UNet was trained with {old.config.projection_dim}."
@@ -142,6 +141,10 @@ def _fitted(checkpoint: Checkpoint, old: TextEncoder, tokenizer: CLIPTokenizer) 
 def _refuse_offloaded(old: TextEncoder) -> None:
     if hasattr(old, "_hf_hook"):
         raise ModelError("The text encoder is offloaded. Call load_longclip before enable_model_cpu_offload.")
+
+
+def _width_of(checkpoint: Checkpoint) -> int:
+    return checkpoint.tensors[POSITION_TABLE].shape[1]
 
 
 def _width(encoder: TextEncoder) -> int:
