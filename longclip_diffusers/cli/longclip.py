@@ -18,6 +18,7 @@ VERBS = {
     "inspect": "print what a checkpoint is: layout, sizes, position rows, SHA-256",
     "train": "fine-tune a CLIP, or lengthen a text encoder from plain text",
     "evaluate": "measure what pictures show of what their texts describe",
+    "bench": "time what the trainer does against the plain ways to do it",
     "storybook": "the bundled miniature model: its picture world and its training",
 }
 HELP = "\n".join(

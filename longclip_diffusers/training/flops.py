@@ -37,15 +37,21 @@ def step_flops(
     vision = clip.config.vision_config
     pixels = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, device="meta")
     total = len(long_lengths) * _count(lambda: twin.visual_projection(twin.vision_model(pixels).pooler_output), replay)
-    rows: dict[int, int] = {}
+    caption = _of_length(lambda ids: twin.text_projection(twin.text_model(ids).pooler_output), replay)
     for lengths in (long_lengths, short_lengths):
         for indices in sorted_chunks(lengths, text_chunk(lengths, micro_batch, device)):
-            longest = lengths[indices[0]]
-            rows[longest] = rows.get(longest, 0) + len(indices)
-    for length, count in rows.items():
-        ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-        total += count * _count(lambda ids=ids: twin.text_projection(twin.text_model(ids).pooler_output), replay)
+            total += len(indices) * caption(lengths[indices[0]])
     return float(total)
+
+
+def _of_length(encode: Callable[[Tensor], Tensor], replay: bool) -> Callable[[int], int]:
+    """FLOPs of one caption by its length: a polynomial of degree two (attention), found from three lengths."""
+
+    def count(length: int) -> int:
+        return _count(lambda: encode(torch.zeros(1, length, dtype=torch.long, device="meta")), replay)
+
+    one, two, three = map(count, (1, 2, 3))
+    return lambda length: one + (length - 1) * (two - one) + (length - 1) * (length - 2) * (three - 2 * two + one) // 2
 
 
 def _twin(clip: CLIPModel) -> CLIPModel:

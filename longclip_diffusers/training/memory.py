@@ -69,7 +69,7 @@ def step_memory(module: nn.Module, recipe: Recipe, micro_batch: int, local_batch
 
 
 def _contrastive_activations(clip: CLIPModel, recipe: Recipe, micro_batch: int, local_batch: int) -> int:
-    """Floats kept: one chunk's, or in one graph the pictures' and both captions' (the short ones taken as stock long)."""
+    """Floats kept: one chunk's; or in one graph the pictures' and both captions', short ones counted as 77 tokens."""
     vision, text = clip.config.vision_config, clip.config.text_config
     picture = 0 if recipe.freeze_vision else _activations(vision, (vision.image_size // vision.patch_size) ** 2 + 1)
     caption = _activations(text, text.max_position_embeddings)

@@ -59,7 +59,7 @@ def test_debug_is_taken_anywhere_and_shows_the_traceback(verb, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "longclip: expected a verb: convert, inspect, evaluate, storybook."),
+        ([], f"longclip: expected a verb: {', '.join(longclip.VERBS)}."),
         (["draw"], "longclip: longclip has no verb 'draw'."),
         (["storybook", "draw"], "longclip: longclip storybook has no verb 'draw'. Known: greet."),
     ],

@@ -1,0 +1,44 @@
+"""`longclip bench train` compares steps that do the same, and says so."""
+
+import json
+
+import pytest
+
+from longclip_diffusers.cli import longclip
+from longclip_diffusers.training import bench
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The same comparison at the size of a toy."""
+    monkeypatch.setattr(bench, "WIDTHS", {"b16": (32, 2, 48, 2, 56, 1)})
+    monkeypatch.setattr(bench, "CLIP_VOCABULARY", 600)
+    monkeypatch.setattr(bench, "CLIP_EOS", 599)
+
+
+def test_bench_train(small, tmp_path, capsys):
+    file = tmp_path / "new" / "bench.json"
+    options = ["--batch-size", "48", "--micro-batch", "8", "--repeats", "1", "--json", str(file)]
+    assert longclip.main(["bench", "train", *options]) == 0
+    written = json.loads(file.read_text())
+    assert (written["batch_size"], written["micro_batch"], written["width"]) == (48, 8, "b16")
+    plain, ours, accumulation = written["rows"]
+    assert [plain["step"], ours["step"], accumulation["step"]] == ["plain", "ours", "accumulation"]
+    assert ours["gradient_error"] < 1e-5  # the issue's bound, in fp32
+    assert accumulation["gradient_error"] > 0.1  # each micro-batch saw a sixth of the negatives
+    assert plain["flops"] > 1.3 * ours["flops"]
+    assert plain["flops"] > accumulation["flops"]  # which encodes nothing twice
+    printed = capsys.readouterr().out
+    assert f"({plain['flops'] / ours['flops']:.2f}x)" in printed
+    assert all(row["seconds"] > 0 for row in written["rows"])
+
+
+def test_counted_work_at_the_papers_size():
+    # The target of 1.5 at a batch of 2048: shapes alone, no bench.
+    counted = [bench.large_flops("b16", step) for step in ("plain", "ours")]
+    assert counted[0] / counted[1] > 1.5
+
+
+def test_nonsense_is_refused(capsys):
+    assert longclip.main(["bench", "train", "--depth", "0"]) == 1
+    assert capsys.readouterr().err == "longclip: depth is 0; it must be 1 at least.\n"
