@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .slots import SLOTS, Rgb
 
-__all__ = ["MAX_SHIFT", "Scene", "draw_scene"]
+__all__ = ["MAX_SHIFT", "Scene", "draw_scene", "recolour"]
 
 MAX_SHIFT = 2  # pixels, each way
 
@@ -37,3 +37,11 @@ def draw_scene(rng: random.Random) -> Scene:
     colours = tuple(rng.choice(slot.words) for slot in SLOTS)
     shifts = tuple((rng.randint(-MAX_SHIFT, MAX_SHIFT), rng.randint(-MAX_SHIFT, MAX_SHIFT)) for _ in SLOTS)
     return Scene(colours, shifts)
+
+
+def recolour(scene: Scene, rng: random.Random, num_slots: int) -> Scene:
+    """The same scene with another colour in `num_slots` slots drawn at random."""
+    colours = list(scene.colours)
+    for index in rng.sample(range(len(SLOTS)), num_slots):
+        colours[index] = rng.choice([word for word in SLOTS[index].words if word != colours[index]])
+    return Scene(tuple(colours), scene.shifts)

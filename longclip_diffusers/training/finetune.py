@@ -99,7 +99,7 @@ class Run:
             data, held_out = without_images(data), without_images(held_out)
         subject = open_subject(recipe).to(device)
         processor = load_image_processor(recipe.source, subject.clip) if recipe.uses_images else None
-        order = BatchOrder(len(data), recipe.batch_size, recipe.seed, rank(), num_processes())
+        order = BatchOrder(len(data), recipe.batch_size, recipe.seed, rank(), num_processes(), data.group_size)
         if recipe.anchor_samples % order.num_processes:
             raise RecipeError(
                 f"{recipe.anchor_samples} anchored samples cannot be shared by {num_processes()} processes."

@@ -83,6 +83,7 @@ def _wanted(order: BatchOrder, steps: int) -> list[int]:
 class _WithFeatures(TextImageData):
     def __init__(self, data: TextImageData, known: dict[int, int]):
         self.data, self.known, self.name, self.has_images = data, known, data.name, False
+        self.group_size = data.group_size
 
     def __len__(self) -> int:
         return len(self.data)

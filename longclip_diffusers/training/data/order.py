@@ -17,6 +17,7 @@ class BatchOrder:
 
     Attributes:
         batch_size: of the global batch. Rank r of `num_processes` gets the r-th contiguous part.
+        group_size: neighbours in the data that stay together: hard negatives for one another, see `TextImageData`.
 
     Raises:
         LongClipError: fewer samples than a batch, or a batch that the processes cannot share evenly.
@@ -27,6 +28,7 @@ class BatchOrder:
     seed: int
     rank: int = 0
     num_processes: int = 1
+    group_size: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.num_processes:
@@ -77,10 +79,15 @@ class BatchOrder:
 
     def _place(self, step: int) -> tuple[np.ndarray, int]:
         epoch, batch = divmod(step - 1, self.steps_per_epoch)
-        return _permutation(self.num_samples, self.seed, epoch), batch * self.batch_size
+        return _permutation(self.num_samples, self.seed, epoch, self.group_size), batch * self.batch_size
 
 
 @lru_cache(maxsize=4)  # loading runs ahead into the next epoch while the last one's bad samples are replaced
-def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+def _permutation(num_samples: int, seed: int, epoch: int, group_size: int) -> np.ndarray:
     # RandomState, whose numbers numpy promises never to change: an upgrade between two sittings keeps the order.
-    return np.random.RandomState(random.Random(f"order {seed} {epoch}").getrandbits(32)).permutation(num_samples)
+    random_state = np.random.RandomState(random.Random(f"order {seed} {epoch}").getrandbits(32))
+    if group_size == 1:
+        return random_state.permutation(num_samples)
+    groups = random_state.permutation(num_samples // group_size)
+    members = (groups[:, None] * group_size + np.arange(group_size)).ravel()
+    return np.append(members, np.arange(len(members), num_samples))  # a last group that is not whole comes last

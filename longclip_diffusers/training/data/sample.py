@@ -30,10 +30,12 @@ class TextImageData(ABC):
     Attributes:
         name: the SPEC that opened it, for messages.
         has_images: whether samples have pictures.
+        group_size: how many neighbours, from a multiple of it on, are so alike that they should meet in a batch.
     """
 
     name: str
     has_images: bool
+    group_size: int = 1
 
     @property
     def workers_help(self) -> bool:

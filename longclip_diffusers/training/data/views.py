@@ -43,7 +43,7 @@ class Captions(Rows):
 
     def __init__(self, data: TextImageData):
         super().__init__(data, 0, len(data))
-        self.has_images = False
+        self.has_images, self.group_size = False, data.group_size
 
     @property
     def workers_help(self) -> bool:

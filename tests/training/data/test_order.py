@@ -63,3 +63,16 @@ def test_too_few_samples_and_uneven_parts_are_refused():
         BatchOrder(100, 8, seed=0, num_processes=3)
     with pytest.raises(LongClipError, match="A batch of 0"):
         BatchOrder(100, 0, seed=0)
+
+
+def test_groups_stay_together_in_every_batch():
+    order = BatchOrder(num_samples=38, batch_size=8, seed=0, group_size=4)
+    for step in range(1, 13):
+        indices = order.indices(step)
+        assert (
+            [index - indices[0] for index in indices[:4]]
+            == [index - indices[4] for index in indices[4:]]
+            == [0, 1, 2, 3]
+        )
+        assert indices[0] % 4 == indices[4] % 4 == 0
+    assert sorted(index for step in range(1, 5) for index in order.indices(step)) != list(range(32))
