@@ -19,8 +19,7 @@ from .zeroshot import class_features
 
 __all__ = ["slot_prompts", "storybook_zeroshot"]
 
-# Sentences that describe a word: seven patterns and up to two nouns, drawn at random, so nearly all of them.
-NUM_PROMPTS = 24
+NUM_PROMPTS = 12  # sentences that describe a word
 _INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
 
 
