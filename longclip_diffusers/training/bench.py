@@ -26,6 +26,7 @@ LONG_TOKENS, SHORT_TOKENS = (144, 53), (24, 9)
 FEWEST_TOKENS = 5
 # text width and heads; vision width, heads and patch; vision layers for each text layer
 WIDTHS = {"b16": (512, 8, 768, 12, 16, 1), "l14": (768, 12, 1024, 16, 14, 2)}
+PICTURE_SIZE = 224
 Captions = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]  # token ids of the long ones and of the short ones
 
 
@@ -80,7 +81,8 @@ def bench_train(
         if number < 1:
             raise LongClipError(f"{name} is {number}; it must be 1 at least.")
     torch.manual_seed(seed)
-    clip = _build_clip(width, depth).to(device)
+    with torch.device(device):
+        clip = _build_clip(width, depth)
     recipe = Recipe(base="random", batch_size=batch_size, precision=precision)
     batch = _draw_batch(batch_size, clip)
     padded = _padded(batch)
@@ -181,15 +183,14 @@ def _build_clip(width: str, depth: int) -> CLIPModel:
         "num_attention_heads": vision_heads,
         "num_hidden_layers": ratio * depth,
         "patch_size": patch,
-        "image_size": 224,
+        "image_size": PICTURE_SIZE,
         "projection_dim": text_width,
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_width))
 
 
 def _draw_batch(size: int, clip: CLIPModel) -> ContrastiveBatch:
-    side = clip.config.vision_config.image_size
-    pixels = torch.randn(size, 3, side, side).to(clip.device)
+    pixels = torch.randn(size, 3, PICTURE_SIZE, PICTURE_SIZE).to(clip.device)
     return ContrastiveBatch(pixels, _draw_captions(size, *LONG_TOKENS), _draw_captions(size, *SHORT_TOKENS))
 
 

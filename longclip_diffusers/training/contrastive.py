@@ -83,10 +83,22 @@ def contrastive_backward(
     all_images, all_long, all_short = gather(images), gather(long_texts), gather(short_texts)
     first = rank() * len(images)
     coarse, all_coarse, kept = _coarse(images, all_images, first, recipe)
-    options = {"first": first, "label_smoothing": recipe.label_smoothing, "margin": recipe.margin}
     scale = clip.logit_scale
-    loss_long = contrastive_loss(images, long_texts, scale, all_images=all_images, all_texts=all_long, **options)
-    loss_short = contrastive_loss(coarse, short_texts, scale, all_images=all_coarse, all_texts=all_short, **options)
+
+    def loss(pictures: Tensor, all_pictures: Tensor, texts: Tensor, all_texts: Tensor) -> Tensor:
+        return contrastive_loss(
+            pictures,
+            texts,
+            scale,
+            all_images=all_pictures,
+            all_texts=all_texts,
+            first=first,
+            label_smoothing=recipe.label_smoothing,
+            margin=recipe.margin,
+        )
+
+    loss_long = loss(images, all_images, long_texts, all_long)
+    loss_short = loss(coarse, all_coarse, short_texts, all_short)
     saturated = saturated_share(images, long_texts, scale, all_images=all_images, all_texts=all_long, first=first)
     (weight * (loss_long + recipe.short_weight * loss_short)).backward()
     told = average([value.item() for value in (loss_long, loss_short, saturated, kept)])
@@ -98,7 +110,8 @@ def text_chunk(lengths: Sequence[int], micro_batch: int, device: torch.device) -
     if min(lengths) == max(lengths):
         return micro_batch
     tokens = SMALLEST_CHUNK_CPU if device.type == "cpu" else SMALLEST_CHUNK
-    return min(micro_batch, max(1, tokens * len(lengths) // sum(lengths), len(lengths) // CHUNKS_A_BATCH))
+    enough = max(1, tokens * len(lengths) // sum(lengths), len(lengths) // CHUNKS_A_BATCH)
+    return min(micro_batch, 1 << (enough - 1).bit_length())  # a power of two, or a compiled tower would see any number
 
 
 def _coarse(images: Tensor, all_images: Tensor, first: int, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +119,7 @@ def _coarse(images: Tensor, all_images: Tensor, first: int, recipe: Recipe) -> t
     if not recipe.components:
         return images, all_images, images.new_ones(())
     source = all_images if recipe.pca == "global" else images
-    if is_identity(*source.shape, recipe.components):
+    if is_identity(len(source), source.shape[1], recipe.components):
         where = "the batch" if recipe.pca == "global" else "one process's share of the batch"
         warnings.warn(
             f"PCM does nothing here: {recipe.components} components hold all that {where}, {len(source)} features of "

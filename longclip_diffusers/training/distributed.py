@@ -47,7 +47,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         summed = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]

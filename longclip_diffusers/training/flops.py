@@ -34,7 +34,7 @@ def step_flops(
         replay: whether everything is encoded a second time for the gradient.
     """
     twin = _twin(clip)
-    vision = clip.config.vision_config
+    vision = clip.vision_model.config
     pixels = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, device="meta")
     total = len(long_lengths) * _count(lambda: twin.visual_projection(twin.vision_model(pixels).pooler_output), replay)
     caption = _of_length(lambda ids: twin.text_projection(twin.text_model(ids).pooler_output), replay)
@@ -70,5 +70,5 @@ def _count(encode: Callable[[], Tensor], replay: bool) -> int:
     if not features.requires_grad:
         return forward.get_total_flops()
     with FlopCounterMode(display=False) as backward:
-        features.sum().backward()  # type: ignore[no-untyped-call]
+        features.sum().backward()
     return (2 if replay else 1) * forward.get_total_flops() + backward.get_total_flops()

@@ -1,11 +1,11 @@
 """How much memory a step takes, and so how many samples are encoded at once: an estimate, from the sizes alone."""
 
 import os
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPModel, PretrainedConfig
+from transformers import CLIPModel
 
 from ..positions import CLIP_LENGTH
 from .distributed import num_processes
@@ -70,25 +70,24 @@ def step_memory(module: nn.Module, recipe: Recipe, micro_batch: int, local_batch
 
 def _contrastive_activations(clip: CLIPModel, recipe: Recipe, micro_batch: int, local_batch: int) -> int:
     """Floats kept: one chunk's; or in one graph the pictures' and both captions', short ones counted as 77 tokens."""
-    vision, text = clip.config.vision_config, clip.config.text_config
-    picture = 0 if recipe.freeze_vision else _activations(vision, (vision.image_size // vision.patch_size) ** 2 + 1)
+    vision, text = clip.vision_model, clip.text_model.config
+    patches: int = vision.embeddings.num_positions
+    picture = 0 if recipe.freeze_vision else _activations(vision.config, patches)
     caption = _activations(text, text.max_position_embeddings)
     if micro_batch < local_batch:
         return micro_batch * max(picture, caption)
     return local_batch * (picture + caption + _activations(text, min(CLIP_LENGTH, text.max_position_embeddings)))
 
 
-def _activations(config: PretrainedConfig, tokens: int) -> int:
+def _activations(config: Any, tokens: int) -> int:
     """Floats that one row of so many tokens keeps in a CLIP tower."""
     width = FLOATS_PER_WIDTH * config.hidden_size + FLOATS_PER_MLP * config.intermediate_size
     return config.num_hidden_layers * tokens * width
 
 
-def _text_configs(module: nn.Module) -> list[PretrainedConfig]:
-    if isinstance(module, CLIPModel):
-        return [module.config.text_config]
-    encoders: Iterable[nn.Module] = module.children()
-    return [encoder.config for encoder in encoders]  # type: ignore[misc]
+def _text_configs(module: nn.Module) -> list[Any]:
+    encoders = [module.text_model] if isinstance(module, CLIPModel) else module.children()
+    return [encoder.config for encoder in encoders]
 
 
 def _usable_memory(device: torch.device) -> float:

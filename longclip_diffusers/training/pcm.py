@@ -32,7 +32,7 @@ def reconstruct(
         backward: projector, finite for duplicated rows and ties; svd is `torch.linalg.svd`'s own, as released.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    if is_identity(*features.shape, components):
+    if is_identity(len(features), features.shape[1], components):
         return features, features.new_ones(())
     if not features.isfinite().all():  # the decomposition would raise; the loss is the place that judges
         return features * torch.nan, features.new_full((), torch.nan)
@@ -72,7 +72,7 @@ class _Projection(torch.autograd.Function):
         return projected, kept, total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = gradients[0]
         rows, values, vectors, energy = ctx.saved_tensors
         rest, top = vectors[:, : ctx.cut], vectors[:, ctx.cut :]

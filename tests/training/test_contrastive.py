@@ -7,7 +7,7 @@ import torch
 import toys
 from torch.nn.functional import cross_entropy, normalize
 
-from longclip_diffusers.training.contrastive import ContrastiveBatch, contrastive_backward
+from longclip_diffusers.training.contrastive import ContrastiveBatch, contrastive_backward, text_chunk
 from longclip_diffusers.training.recipe import Recipe
 
 LENGTH, EOS, BATCH = 40, 513, 24
@@ -175,3 +175,17 @@ def test_warns_where_pcm_changes_nothing(changes, told, recwarn):
     model, batch = clip(), draw_batch()
     contrastive_backward(model, batch, dataclasses.replace(RECIPE, **changes), micro_batch=BATCH)
     assert [str(warning.message)[:22] for warning in recwarn] == ["PCM does nothing here:"] * told
+
+
+@pytest.mark.parametrize(
+    ("lengths", "micro_batch", "chunk"),
+    [
+        ([100, 156] * 64, 128, 16),  # 2048 tokens
+        ([20, 30] * 64, 128, 128),  # short ones: as many as there are
+        ([100, 156] * 2048, 512, 256),  # a sixteenth of a large batch
+        ([100, 156] * 2048, 64, 64),
+        ([128] * 64, 48, 48),  # nothing to sort
+    ],
+)
+def test_chunks_of_captions_keep_the_device_busy(lengths, micro_batch, chunk):
+    assert text_chunk(lengths, micro_batch, torch.device("cpu")) == chunk
