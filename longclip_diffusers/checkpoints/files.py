@@ -3,17 +3,19 @@
 import hashlib
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
 
-__all__ = ["read_tensors", "sha256_of"]
+__all__ = ["read_shapes", "read_tensors", "sha256_of"]
 
 _DOWNLOAD_AGAIN = "Download it again, for example with `hf download OWNER/NAME FILE`."
 # What stands at the head of files that are saved under a checkpoint's name by mistake.
@@ -34,23 +36,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing, empty, damaged, not a checkpoint (LFS pointer, web page ...), a TorchScript archive,
             or a pickle that holds more than plain tensors.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    if not head:
-        raise CheckpointError(f"{path} is empty. {_DOWNLOAD_AGAIN}")
-    for start, meaning in _IMPOSTORS:
-        if head.lstrip().lower().startswith(start):
-            raise CheckpointError(f"{path} {meaning}")
-    if head[8:9] == b"{":  # safetensors: eight bytes of header length, then the JSON header
+    head = _read_head(path)
+    if _is_safetensors(head):
         return _read_safetensors(path)
     if head.startswith(b"PK\x03\x04"):
         _check_archive(path)
     elif not head.startswith(b"\x80"):  # the pickles of torch < 1.6
         raise CheckpointError(f"{path} is not a checkpoint: neither safetensors nor a PyTorch file. {_DOWNLOAD_AGAIN}")
     return _tensors_in(_read_pickle(path), path)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Every tensor's shape by its name; of a safetensors file only the header is read.
+
+    Raises:
+        CheckpointError: as `read_tensors`.
+    """
+    if not _is_safetensors(_read_head(path)):
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
 
 
 def sha256_of(path: Path) -> str:
@@ -62,9 +67,33 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_head(path: Path) -> bytes:
     try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise CheckpointError(f"{path} is empty. {_DOWNLOAD_AGAIN}")
+    for start, meaning in _IMPOSTORS:
+        if head.lstrip().lower().startswith(start):
+            raise CheckpointError(f"{path} {meaning}")
+    return head
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{"  # eight bytes of header length, then the JSON header
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with _safetensors_errors(path):
         return load_file(path)
+
+
+@contextmanager
+def _safetensors_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is a damaged or cut-off safetensors file ({error}). {_DOWNLOAD_AGAIN}"

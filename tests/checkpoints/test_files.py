@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longclip_diffusers.checkpoints.files import read_tensors, sha256_of
+from longclip_diffusers.checkpoints.files import read_shapes, read_tensors, sha256_of
 from longclip_diffusers.errors import CheckpointError
 
 STATE = {"one": torch.arange(600.0), "two": torch.ones(3, 4, dtype=torch.float16)}
@@ -42,6 +42,7 @@ def test_every_kind_of_file_is_read_whatever_it_is_called(save, name: str, tmp_p
     tensors = read_tensors(tmp_path / name)
     assert list(tensors) == list(STATE)
     assert all(torch.equal(tensors[key], STATE[key]) for key in STATE)
+    assert read_shapes(tmp_path / name) == {key: tuple(tensor.shape) for key, tensor in STATE.items()}
 
 
 @pytest.mark.parametrize(
