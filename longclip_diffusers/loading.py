@@ -227,7 +227,8 @@ class LongLoadingMixin(_Pipeline):
 
 def stock_class(pipeline: type) -> type[DiffusionPipeline]:
     """The pipeline class that a long one stands for: the first in its ancestry that is not ours."""
-    return next(each for each in pipeline.__mro__ if not issubclass(each, LongLoadingMixin))
+    bases = (each for each in pipeline.__mro__ if issubclass(each, DiffusionPipeline))
+    return next(each for each in bases if not issubclass(each, LongLoadingMixin))
 
 
 def _tokenizer_of(encoder: str) -> str:

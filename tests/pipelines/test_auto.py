@@ -10,6 +10,8 @@ import toys
 from diffusers import (
     AnimateDiffPipeline,
     DiffusionPipeline,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     MotionAdapter,
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
@@ -19,7 +21,8 @@ from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.errors import ModelError
-from longclip_diffusers.mixin import LongPromptMixin
+from longclip_diffusers.loading import stock_class
+from longclip_diffusers.mixin import LongPromptMixin, LongPromptXLMixin
 from longclip_diffusers.pipelines.auto import long_class
 from longclip_diffusers.text_encoder import position_table
 
@@ -99,6 +102,48 @@ def test_from_pipe_of_animatediff_reads_a_chapter():
         embeds, negative = twin.encode_prompt(CHAPTER, "cpu", 1, True)
     assert embeds.shape == negative.shape
     assert embeds.shape[1] > 77
+
+
+def test_from_pipe_of_lcm_with_a_long_encoder_recasts_nothing():
+    unet = toys.unet(time_cond_proj_dim=8).half()
+    stock = LatentConsistencyModelPipeline(**toys.stable_diffusion_components(unet=unet, scheduler=LCMScheduler()))
+    twin = AutoLongPipeline.from_pipe(stock, longclip="stretch")
+    assert isinstance(twin, LatentConsistencyModelPipeline)
+    assert twin.unet is unet
+    assert unet.dtype == torch.float16
+    assert (twin.tokenizer.model_max_length, stock.tokenizer.model_max_length) == (248, 77)
+    unet.float()
+    pictures = [draw(twin, SENTENCE * 5 + end, original_inference_steps=4) for end in ("red", "blue")]
+    assert not np.array_equal(*pictures)
+
+
+FAMILIES = {
+    LongPromptMixin: """
+        AnimateDiff AnimateDiffControlNet AnimateDiffPAG AnimateDiffSparseControlNet AnimateDiffVideoToVideo
+        AnimateDiffVideoToVideoControlNet LatentConsistencyModel LatentConsistencyModelImg2Img StableDiffusion
+        StableDiffusionAdapter StableDiffusionControlNet StableDiffusionControlNetImg2Img
+        StableDiffusionControlNetInpaint StableDiffusionControlNetPAG StableDiffusionControlNetPAGInpaint
+        StableDiffusionDepth2Img StableDiffusionImg2Img StableDiffusionInpaint StableDiffusionPAG
+        StableDiffusionPAGImg2Img StableDiffusionPAGInpaint StableDiffusionUpscale StableUnCLIP StableUnCLIPImg2Img
+    """,
+    LongPromptXLMixin: """
+        AnimateDiffSDXL StableDiffusionXL StableDiffusionXLAdapter StableDiffusionXLControlNet
+        StableDiffusionXLControlNetImg2Img StableDiffusionXLControlNetInpaint StableDiffusionXLControlNetPAG
+        StableDiffusionXLControlNetPAGImg2Img StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img
+        StableDiffusionXLControlNetUnionInpaint StableDiffusionXLImg2Img StableDiffusionXLInpaint
+        StableDiffusionXLInstructPix2Pix StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint
+    """,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_every_pipeline_of_the_family_has_a_twin(family):
+    for name in FAMILIES[family].split():
+        stock = getattr(diffusers, f"{name}Pipeline")
+        twin = long_class(stock)
+        assert issubclass(twin, family)
+        assert issubclass(twin, stock)
+        assert stock_class(twin) is stock
 
 
 def test_twin_of_a_class_is_made_once():

@@ -31,6 +31,7 @@ from longclip_diffusers import (
 from longclip_diffusers.cli.longgen import main
 from longclip_diffusers.mixin import LongPromptXLMixin
 from longclip_diffusers.sidecar import SIDECAR, PromptOptions
+from longclip_diffusers.text_encoder import save_text_encoder
 
 KIND = pytest.mark.parametrize("kind", XL_KINDS.values(), ids=XL_KINDS)
 CALL = {"prompt": ["a cat", "a dog"], "prompt_2": ["in oil", "b"], "negative_prompt": ["x", "y z"], "clip_skip": 1}
@@ -200,7 +201,9 @@ def test_single_files_family_is_read_from_its_weights(monkeypatch, tmp_path, nam
 
 def test_longgen_draws_with_an_sdxl_folder(tmp_path, capsys):
     StableDiffusionXLPipeline(**toys_xl.components()).save_pretrained(tmp_path / "xl")
-    common = ["--model", str(tmp_path / "xl"), "--longclip", "stretch"]
+    save_text_encoder(toys.text_encoder(248, seed=9), tmp_path / "run" / "text_encoder")
+    save_text_encoder(toys_xl.text_encoder_2(248, seed=8), tmp_path / "run" / "text_encoder_2")
+    common = ["--model", str(tmp_path / "xl"), "--longclip", str(tmp_path / "run")]
     assert main([LONG, *common, "--tokens"]) == 0
     assert "128 tokens in 1 window of at most 246" in capsys.readouterr().out
     out = tmp_path / "pair.png"
