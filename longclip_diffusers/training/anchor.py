@@ -104,9 +104,10 @@ class Anchor:
         inside = row < (end + 1 if self.ends else end)
         loss = _row_error(read.states, targets.states, inside)
         loss = loss + AFTER_TEXT_WEIGHT * _row_error(read.states, targets.states, row > end)
-        return loss + self._pooled_error(read, targets) + SHORT_WEIGHT * self._short_loss(short_texts)
+        return loss + self._pooled_error(read, targets) + SHORT_WEIGHT * self.short_loss(short_texts)
 
-    def _short_loss(self, texts: Sequence[str]) -> Tensor:
+    def short_loss(self, texts: Sequence[str]) -> Tensor:
+        """The part of the loss that short texts have: how far all their rows have drifted from the teacher's."""
         length = self.window
         rows = [plan_windows(text, self.tokenizer, window=length).windows[0].ids for text in texts]
         ids = self._ids(rows, length)
