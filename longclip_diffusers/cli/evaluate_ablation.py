@@ -1,13 +1,13 @@
 """`longclip evaluate ablation`: what each part of the training is worth."""
 
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
 from .exits import quiet_libraries
+from .workers import start_workers
 
 if TYPE_CHECKING:
     from ..training.ablation import Task
@@ -44,11 +44,7 @@ def ablation(
     from ..training.ablation import ablation_rows, plot_ablation, tasks
 
     todo = tasks(work, steps=steps, num_scenes=num_scenes, seeds=seeds)
-    # Fresh processes: torch's thread pool does not survive a fork.
-    with (
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
-        tqdm(total=len(todo), desc="ablation", unit="run") as bar,
-    ):
+    with start_workers(jobs) as pool, tqdm(total=len(todo), desc="ablation", unit="run") as bar:
         running = {pool.submit(_run, task): task for task in todo}
         for done in as_completed(running):
             done.result()

@@ -1,8 +1,6 @@
 """`longclip storybook`: the picture world, and the training of the bundled miniature."""
 
 import random
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +8,7 @@ from tqdm.auto import tqdm
 from tyro.conf import Positional, arg
 
 from .exits import quiet_libraries
+from .workers import start_workers
 
 if TYPE_CHECKING:
     from ..training.loop import Schedule
@@ -45,8 +44,7 @@ def train(
             for stage in todo:
                 _run(*stage)
         elif todo:
-            # Fresh processes: torch's thread pool does not survive a fork.
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            with start_workers(jobs) as pool:
                 for done in [pool.submit(_run, *stage, line=line, threads=1) for line, stage in enumerate(todo)]:
                     done.result()
     assemble(shop, output)
