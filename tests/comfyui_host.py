@@ -105,6 +105,31 @@ class Host:
         return load_file(self.base / "output" / f"{name}.safetensors")
 
 
+def api_format(workflow: dict[str, Any], object_info: dict[str, Any]) -> Graph:
+    """A workflow as the browser saves it -> as `/prompt` takes it; what the front end does when Run is pressed."""
+    sources = {link: [str(node), slot] for link, node, slot, *_ in workflow["links"]}
+    graph = Graph()
+    for node in workflow["nodes"]:
+        if node["type"] not in object_info:  # notes, which the server does not know
+            assert node["type"] in ("Note", "MarkdownNote"), node["type"]
+            continue
+        info = object_info[node["type"]]
+        links = {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+        values = iter(node["widgets_values"])
+        given: dict[str, Any] = {}
+        for part, names in info["input_order"].items():
+            for name in names if part in ("required", "optional") else ():
+                kind, options = [*info["input"][part][name], {}][:2]
+                if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                    given[name] = next(values)
+                    if options.get("control_after_generate"):
+                        next(values)
+                if name in links:
+                    given[name] = links[name]
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": given}
+    return graph
+
+
 def make_models(models: Path) -> None:
     """Random model files, by ComfyUI's own Python."""
     script = REPOSITORY / "tests" / "comfyui" / "make_models.py"

@@ -202,9 +202,14 @@ def _what_else(named: Mapping[str, Tensor]) -> str:
     """The likely meaning of a file without a text tower."""
     sample = ", ".join(sorted(named)[:3])
     if any(key.startswith(("cond_stage_model.", "conditioner.", "model.diffusion_model.")) for key in named):
-        return "it is a whole Stable Diffusion checkpoint. Open it with StableDiffusionLongPipeline.from_single_file."
+        return (
+            "it is a whole Stable Diffusion checkpoint. Open it with StableDiffusionLongPipeline.from_single_file; in "
+            "ComfyUI put it into models/checkpoints and use a checkpoint loader."
+        )
     if any("lora" in key.lower() for key in named):
-        return f"it is a LoRA ({sample} ...). Load it onto a pipeline with load_lora_weights."
+        return (
+            f"it is a LoRA ({sample} ...). Load it onto a pipeline with load_lora_weights, in ComfyUI with Load LoRA."
+        )
     if any(key.startswith(("visual.", "vision_model.", "visual_projection.")) for key in named):
         return f"it has an image tower only ({sample} ...). Give the whole CLIP or its text encoder."
     return f"its weights are {sample} ... Give a CLIP or its text encoder."

@@ -20,12 +20,13 @@ VERBS = {
     "evaluate": "measure what pictures show of what their texts describe",
     "bench": "time what the trainer does against the plain ways to do it",
     "storybook": "the bundled miniature model: its picture world and its training",
+    "comfy-install": "put the ComfyUI nodes of this installation into a ComfyUI",
 }
 HELP = "\n".join(
     [
         f"usage: {PROGRAM} VERB [OPTIONS]     ({PROGRAM} VERB --help for its options)",
         "",
-        *(f"  {verb.ljust(12)}{summary}" for verb, summary in VERBS.items()),
+        *(f"  {verb.ljust(15)}{summary}" for verb, summary in VERBS.items()),
         "",
         "Any verb takes --debug, which shows the traceback of an error. Pictures are drawn with longgen.",
     ]
@@ -44,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> None:
     verb = _choose(arguments, VERBS, PROGRAM)
-    module, program, rest = import_module(f".{verb}", __package__), f"{PROGRAM} {verb}", arguments[1:]
-    function: Callable[..., None] | None = getattr(module, verb, None)
+    home, program, rest = verb.replace("-", "_"), f"{PROGRAM} {verb}", arguments[1:]
+    module = import_module(f".{home}", __package__)
+    function: Callable[..., None] | None = getattr(module, home, None)
     if function is None:
         if rest[:1] in ([], ["--help"], ["-h"]):
             print(f"usage: {program} {{{','.join(module.verbs)}}} [OPTIONS]")
