@@ -34,7 +34,7 @@ def load_image_processor(source: str | Path, clip: CLIPModel, **hub: Any) -> CLI
     recorded = find_source(source, **hub).preprocessor
     if not recorded:
         return image_processor(clip)
-    size = clip.config.vision_config.image_size  # type: ignore[union-attr]
+    size = _picture_size(clip)
     try:
         processor = CLIPImageProcessorPil.from_dict(recorded)
         pixels = processor(images=Image.new("RGB", (2 * size, size)), return_tensors="pt").pixel_values
@@ -56,8 +56,12 @@ def image_processor(
     Args:
         mean, std: of red, green and blue, pixels being 0 to 1.
     """
-    size = clip.config.vision_config.image_size  # type: ignore[union-attr]
+    size = _picture_size(clip)
     crop = {"height": size, "width": size}
     return CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size=crop, image_mean=list(mean), image_std=list(std)
     )
+
+
+def _picture_size(clip: CLIPModel) -> int:
+    return clip.config.vision_config.image_size  # type: ignore[union-attr,return-value]

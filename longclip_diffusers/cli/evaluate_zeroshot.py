@@ -71,7 +71,8 @@ def zeroshot(
                 each.clip, each.tokenizer, each.processor, num_scenes, seed, encoder=each.name, batch_size=batch_size
             )
         ]
-        result, settings = ZeroShot(rows, {}), {"num_samples": num_scenes}
+        result = ZeroShot(rows, {})
+        settings: dict[str, object] = {"num_samples": num_scenes}
     else:
         folders = class_folders(Path(data.removeprefix("folder:")), read_classes(classes) if classes else None)
         folders = folders if num_samples is None else folders.sample(num_samples, seed=seed)
