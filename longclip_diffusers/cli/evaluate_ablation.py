@@ -59,7 +59,6 @@ def ablation(
 
 
 def _run(task: "Task") -> dict[str, float]:
-    quiet_libraries()
     import torch
 
     torch.set_num_threads(1)

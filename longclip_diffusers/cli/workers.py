@@ -5,20 +5,23 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
+from .exits import quiet_libraries
+
 __all__ = ["start_workers"]
 
 
 def start_workers(jobs: int) -> ProcessPoolExecutor:
-    """A pool of fresh processes: torch's thread pool does not survive a fork."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    """A pool of fresh, quiet processes: torch's thread pool does not survive a fork."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_prepare)
+
+
+def _prepare() -> None:
+    quiet_libraries()  # here, since the first task's arguments import them before the task begins
+    # A killed command cannot stop its workers: they would train on, and write into what the next command resumes from.
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A killed command cannot stop its workers: they would train on, and write into what the next command resumes from.
-    Thread(target=_watch, daemon=True).start()
-
-
-def _watch() -> None:
     if parent := parent_process():
         parent.join()
     os._exit(1)
