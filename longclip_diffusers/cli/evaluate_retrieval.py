@@ -28,8 +28,8 @@ def retrieval(
 
     Args:
         model: a CLIP with both towers: file, folder, hub id or training output. The bundled one if not given.
-        data: storybook (scenes no training draws), folder:DIR, jsonl:FILE, csv:FILE, sharegpt4v:JSON:ROOT, wds:PATTERN,
-            hf:NAME[:SPLIT], or a path. It needs pictures.
+        data: storybook (scenes no training draws, in groups of four that differ in two things), folder:DIR, jsonl:FILE,
+            csv:FILE, sharegpt4v:JSON:ROOT, wds:PATTERN, hf:NAME[:SPLIT], or a path. It needs pictures.
         base: another CLIP whose rows stand beside, usually the one that the model was trained from. It has to be
             named: a long checkpoint does not tell which that was.
         num_samples: the first so many samples of the data are measured. R@k depends on it, so every row tells it.
