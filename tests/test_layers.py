@@ -15,13 +15,13 @@ NAME = "longclip_diffusers"
 ROWS = (
     {"cli", "comfyui"},
     {"pipelines", "generation", "evaluation", "training"},
-    {"mixin", "loading", "components", "sidecar", "storybook", "pictures", "prompt_files"},
+    {"mixin", "experimental", "loading", "components", "sidecar", "storybook", "pictures", "prompt_files"},
     {"conditioning", "kv_cache", "syntax", "towers"},
     {"text_encoder", "checkpoints"},
     {"tokenizer", "windows", "context", "positions", "sentences"},
     {"models", "errors"},
 )
-FRONT_DOOR = {"__init__", "_api"}
+FRONT_DOOR = {"__init__", "__main__", "_api"}
 LAYER = {name: row for row, names in enumerate(ROWS) for name in names}
 
 

@@ -28,7 +28,7 @@ class Options:
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     preset: Annotated[str, arg(metavar="default|official|storybook")] = "default"
-    """Values to start from: ours, what the released Long-CLIP code does, or for models as small as the miniature."""
+    """Values to start from: ours, what the released Long-CLIP code does, or both objectives for the miniature."""
 
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file of recipe fields, taken over the preset's; options given here win over both."""

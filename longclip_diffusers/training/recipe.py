@@ -172,8 +172,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "max_logit_scale": math.inf,
     },
-    # For models as small as the bundled one, which learn from a thousand times the rate.
-    "storybook": {"batch_size": 32, "lr": 1e-3, "warmup": 20, "weight_decay": 0.0},
+    # For models as small as the bundled one, which learn from a thousand times the rate; and a batch so small has few
+    # components.
+    "storybook": {
+        "objective": "both",
+        "batch_size": 32,
+        "lr": 1e-3,
+        "warmup": 20,
+        "weight_decay": 0.0,
+        "components": 8,
+        "num_validation": 200,
+    },
 }
 
 
