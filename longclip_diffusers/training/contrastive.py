@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
@@ -64,7 +64,7 @@ def contrastive_backward(
     """Add the gradient of `weight` x (long loss + `recipe.short_weight` x short loss) to the parameters' `.grad`.
 
     The loss is the mean over the rows of all processes; `average_gradients` completes its gradient. Parameters that
-    need no gradient are left alone, and a tower of such is encoded once, without a graph.
+    need no gradient are left alone, and a tower of such is encoded once.
 
     Args:
         clip: both towers; with image features given, its vision tower is not used.
@@ -141,8 +141,7 @@ def _encode_images(clip: CLIPModel, images: Tensor, recipe: Recipe, micro_batch:
         with _autocast(clip, recipe):
             return clip.visual_projection(clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output)
 
-    with torch.set_grad_enabled(_is_trained(clip.vision_model, clip.visual_projection)):
-        return encode_chunks(encode, images.split(micro_batch), replay=replay)
+    return encode_chunks(encode, images.split(micro_batch), replay=replay)
 
 
 def _encode_texts(
@@ -153,23 +152,18 @@ def _encode_texts(
         with _autocast(clip, recipe):
             return clip.text_projection(clip.text_model(input_ids=ids.to(clip.device)).pooler_output)
 
-    with torch.set_grad_enabled(_is_trained(clip.text_model, clip.text_projection)):
-        return encode_sorted(
-            encode,
-            rows,
-            size=text_chunk([len(row) for row in rows], micro_batch, clip.device),
-            replay=replay,
-            multiple=COMPILED_MULTIPLE if recipe.compile else 1,
-            longest=num_positions(clip),
-        )
+    return encode_sorted(
+        encode,
+        rows,
+        size=text_chunk([len(row) for row in rows], micro_batch, clip.device),
+        replay=replay,
+        multiple=COMPILED_MULTIPLE if recipe.compile else 1,
+        longest=num_positions(clip),
+    )
 
 
 def _autocast(clip: CLIPModel, recipe: Recipe) -> torch.autocast:
     return torch.autocast(clip.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-
-
-def _is_trained(*modules: nn.Module) -> bool:
-    return any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
 
 def _unit(features: Tensor) -> Tensor:

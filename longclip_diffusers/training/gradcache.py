@@ -31,9 +31,10 @@ def encode_chunks(encode: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], 
     Args:
         encode: a chunk's features; it must enter autocast itself, or the chunks would share casts of the weights.
         chunks: what the tower reads, each with a first axis of its rows.
-        replay: forget each chunk's activations and encode it again in the backward pass, one chunk at a time.
+        replay: forget each chunk's activations and encode it again in the backward pass, one chunk at a time. A tower
+            without trained parameters has none.
     """
-    if replay and torch.is_grad_enabled():
+    if replay:
         return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
     return torch.cat([encode(chunk) for chunk in chunks])
 

@@ -91,10 +91,10 @@ def _text_configs(module: nn.Module) -> list[Any]:
 
 
 def _usable_memory(device: torch.device) -> float:
-    if device.type == "cpu":
-        try:
-            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, ValueError):
-            total = HOST_BYTES
-        return HOST_SHARE * total / num_processes()
-    return DEVICE_SHARE * torch.cuda.mem_get_info(device)[1]
+    if device.type == "cuda":
+        return DEVICE_SHARE * torch.cuda.mem_get_info(device)[1]
+    try:  # a CPU's memory, which Apple's GPUs share
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        total = HOST_BYTES
+    return HOST_SHARE * total / num_processes()

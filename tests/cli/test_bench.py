@@ -25,7 +25,7 @@ def test_bench_train(small, tmp_path, capsys):
     plain, ours, accumulation = written["rows"]
     assert [plain["step"], ours["step"], accumulation["step"]] == ["plain", "ours", "accumulation"]
     assert ours["gradient_error"] < 1e-5  # the bound, in fp32
-    assert accumulation["gradient_error"] > 0.1  # each micro-batch saw a sixth of the negatives
+    assert 0.1 < accumulation["gradient_error"] < 2  # each micro-batch saw a sixth of the negatives
     assert plain["flops"] > 1.3 * ours["flops"]
     assert plain["flops"] > accumulation["flops"]  # which encodes nothing twice
     printed = capsys.readouterr().out
