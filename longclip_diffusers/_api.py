@@ -3,7 +3,9 @@
 PUBLIC: dict[str, str] = {
     "AutoLongPipeline": "pipelines",
     "Conditioning": "conditioning",
+    "FluxLongPipeline": "pipelines",
     "LongClipError": "errors",
+    "StableDiffusion3LongPipeline": "pipelines",
     "StableDiffusionLongControlNetPipeline": "pipelines",
     "StableDiffusionLongImg2ImgPipeline": "pipelines",
     "StableDiffusionLongInpaintPipeline": "pipelines",

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def long_encoders(
     if second is None or first != SECOND:
         checkpoint = read_checkpoint(source, **hub)
         name = SECOND if SECOND in old and _width_of(checkpoint) == _width(old[SECOND]) != _width(old[first]) else first
+        if name == FIRST:
+            checkpoint = _with_projection_of(old[name], checkpoint)
         if name not in new:
             new[name] = long_only(_fitted(checkpoint, old[name], tokenizers[name]), source)
     return new
@@ -111,6 +114,15 @@ def stretched(old: TextEncoder, *, keep: int, factor: int) -> TextEncoder:
     """`old` stretched; ModelError if it is offloaded."""
     _refuse_offloaded(old)
     return stretch_text_encoder(old, keep=keep, factor=factor)
+
+
+def _with_projection_of(old: TextEncoder, checkpoint: Checkpoint) -> Checkpoint:
+    # SD3 alone has a first encoder that projects, by the identity (diffusers: loaders/single_file_utils.py), not as
+    # CLIP does; what it was trained with stays.
+    if not isinstance(old, CLIPTextModelWithProjection):
+        return checkpoint
+    own = {"text_projection.weight": old.text_projection.weight.detach().cpu()}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **own})
 
 
 def _fitted(checkpoint: Checkpoint, old: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoder:
@@ -148,7 +160,7 @@ def _width_of(checkpoint: Checkpoint) -> int:
 
 
 def _width(encoder: TextEncoder) -> int:
-    return encoder.config.hidden_size  # type: ignore[return-value]
+    return encoder.config.hidden_size
 
 
 def limited(tokenizer: CLIPTokenizer, length: int) -> CLIPTokenizer:

@@ -276,7 +276,16 @@ class _Reader:
                 f"The text encoder's output holds NaN or infinity ({states.dtype}). Load it with "
                 "dtype=torch.float32 or torch.bfloat16; if that does not help, its weights are damaged."
             )
-        return states, getattr(output, "text_embeds", None)
+        return states, self._pooled(output, windows)
+
+    def _pooled(self, output: Any, windows: Sequence[tuple[int, ...]]) -> Tensor | None:
+        vectors = getattr(output, "text_embeds", None)
+        beyond = max(max(window) for window in windows) > self.tokenizer.eos_token_id
+        if vectors is None or self.text_encoder.config.eos_token_id != 2 or not beyond:
+            return vectors
+        # 2, in older configs, has transformers pool the largest id: a textual inversion's, were it not for this.
+        ends = output.last_hidden_state[range(len(windows)), [len(window) - 1 for window in windows]]
+        return self.text_encoder.text_projection(ends)  # type: ignore[operator]
 
     def _states(self, output: Any) -> Tensor:
         if self.penultimate:

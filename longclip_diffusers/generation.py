@@ -162,7 +162,9 @@ class Painter:
     @property
     def trained_size(self) -> tuple[int, int]:
         """(width, height) of what the model draws where nothing else is asked for, as diffusers works it out."""
-        size, factor = self.pipe.unet.config.sample_size, self.pipe.vae_scale_factor
+        # SDXL and later know it themselves; SD3 and Flux have no UNet.
+        size = getattr(self.pipe, "default_sample_size", None) or self.pipe.unet.config.sample_size
+        factor = self.pipe.vae_scale_factor
         height, width = (size, size) if isinstance(size, int) else size
         return width * factor, height * factor
 

@@ -153,6 +153,8 @@ class LongLoadingMixin(_Pipeline):
     ) -> None:
         """Read prompts with another text encoder from now on; its tokenizer is this one with a longer limit.
 
+        The limit is stock's business only: that of the shortest encoder, so that a saved model works there too.
+
         Args:
             source: a Long-CLIP file, folder or hub id. "auto" is the encoder that the model's sidecar names, else the
                 pipeline's own if it is long, else the known Long-CLIP of its width. "stretch" stretches the
@@ -185,13 +187,11 @@ class LongLoadingMixin(_Pipeline):
         if self.prompt_options.g_mode == STRETCH and _second_is_short(encoders, as_it_is=as_it_is):
             encoders[SECOND] = stretched(encoders[SECOND], keep=keep, factor=factor)
         _flag_untrained(encoders, keep=keep, factor=factor)
+        # One limit for all: stock reads with the same components, and cannot join encoders that pad to unequal lengths.
+        limit = min(num_positions(encoder) for encoder in encoders.values())
         for name, encoder in encoders.items():
-            fit = (
-                matching(tokenizers[name], encoder)
-                if encoder is old[name]
-                else limited(tokenizers[name], num_positions(encoder))
-            )
-            self.register_modules(**{name: encoder, _tokenizer_of(name): fit})
+            tokenizer = tokenizers[name] if encoder is not old[name] else matching(tokenizers[name], encoder)
+            self.register_modules(**{name: encoder, _tokenizer_of(name): limited(tokenizer, limit)})
 
     def _choose(self, **choices: Any) -> None:
         """Set those prompt options that are not None."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import CLIPTokenizer
 
 from .conditioning import check_vocabulary, encode_plans, resolve_window
 from .errors import ModelError
@@ -25,7 +25,7 @@ class Tower:
     whole: it must be as long as the windows, or `common_window` raises; else it reads them in pieces of its length.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: CLIPTokenizer
     text_encoder: TextEncoder
     penultimate: bool = False
     first_only: bool = False
@@ -74,7 +74,7 @@ def encode_together(
     rows: int,
     clip_skip: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """(embeds (B, rows, D1 + D2 + ...), pooled (B, P) or None): every tower's states side by side.
+    """(embeds (B, rows, D1 + D2 + ...), pooled (B, P) or None): the towers' states, side by side; SDXL's pooled.
 
     Args:
         plans: for each tower B plans; of towers whose tokenizers agree, of the same texts.

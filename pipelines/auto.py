@@ -8,6 +8,8 @@ from typing import Any
 import diffusers
 from diffusers import (
     DiffusionPipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLControlNetPipeline,
@@ -17,8 +19,11 @@ from diffusers import (
 
 from longclip_diffusers.checkpoints.files import read_shapes
 from longclip_diffusers.errors import ModelError
+from longclip_diffusers.experimental import LongPromptFluxMixin, LongPromptSD3Mixin
 from longclip_diffusers.loading import stock_class
 from longclip_diffusers.mixin import LongMixin, LongPromptMixin, LongPromptXLMixin
+from longclip_diffusers.pipelines.flux_long import FluxLongPipeline
+from longclip_diffusers.pipelines.stable_diffusion_3_long import StableDiffusion3LongPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long import StableDiffusionLongPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_controlnet import StableDiffusionLongControlNetPipeline
 from longclip_diffusers.pipelines.stable_diffusion_long_img2img import StableDiffusionLongImg2ImgPipeline
@@ -39,15 +44,28 @@ _NAMED: tuple[type[LongMixin], ...] = (
     StableDiffusionXLLongImg2ImgPipeline,
     StableDiffusionXLLongInpaintPipeline,
     StableDiffusionXLLongControlNetPipeline,
+    StableDiffusion3LongPipeline,
+    FluxLongPipeline,
 )
-_FAMILIES: tuple[type[LongMixin], ...] = (LongPromptMixin, LongPromptXLMixin)
+# What makes a pipeline of a family long, and the stock pipeline that says what its `encode_prompt` takes.
+_FAMILIES: dict[type[LongMixin], type[DiffusionPipeline]] = {
+    LongPromptMixin: StableDiffusionPipeline,
+    LongPromptXLMixin: StableDiffusionXLPipeline,
+    LongPromptSD3Mixin: StableDiffusion3Pipeline,
+    LongPromptFluxMixin: FluxPipeline,
+}
 _UNDER_CONTROLNET = {
     StableDiffusionPipeline: StableDiffusionControlNetPipeline,
     StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
 }
 _VIDEOS = "num_videos_per_prompt"
-# Where SDXL's single files keep the text encoders that only they have; the refiner's first is of OpenCLIP's kind.
-_XL_BASE, _XL_REFINER = "conditioner.embedders.1.", "conditioner.embedders.0.model."
+# Names of weights by which a single file is told; the refiner's first encoder is of OpenCLIP's kind. Else: SD 1.x/2.x.
+_MARKS: dict[str, type[DiffusionPipeline]] = {
+    "conditioner.embedders.1.": StableDiffusionXLPipeline,
+    "conditioner.embedders.0.model.": StableDiffusionXLImg2ImgPipeline,
+    "joint_blocks.": StableDiffusion3Pipeline,
+    "double_blocks.": FluxPipeline,
+}
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
@@ -99,10 +117,11 @@ def long_class(stock: type[DiffusionPipeline]) -> type[LongMixin]:
         return named
     arguments = _arguments(stock)
     images = {"num_images_per_prompt" if name == _VIDEOS else name for name in arguments}
-    family = next((each for each in _FAMILIES if images in (_arguments(each), _arguments(each) - {"clip_skip"})), None)
+    accepted = {family: _arguments(model) for family, model in _FAMILIES.items()}
+    family = next((each for each, names in accepted.items() if images in (names, names - {"clip_skip"})), None)
     if family is None:
         raise ModelError(
-            f"{stock.__name__} does not take its prompt as Stable Diffusion 1.x, 2.x or XL do, and AutoLongPipeline "
+            f"{stock.__name__} does not take its prompt as Stable Diffusion 1.x to 3 or Flux do, and AutoLongPipeline "
             "reads long prompts for these families only."
         )
     name = stock.__name__.removesuffix("Pipeline") + "LongPipeline"
@@ -127,11 +146,8 @@ def _named_class(model: str | Path, hub: dict[str, Any]) -> type[DiffusionPipeli
 
 def _class_of_file(file: Path) -> type[DiffusionPipeline]:
     names = read_shapes(file) if file.is_file() else ()
-    if any(name.startswith(_XL_BASE) for name in names):
-        return StableDiffusionXLPipeline
-    if any(name.startswith(_XL_REFINER) for name in names):
-        return StableDiffusionXLImg2ImgPipeline
-    return StableDiffusionPipeline
+    marked = (stock for mark, stock in _MARKS.items() if any(mark in name for name in names))
+    return next(marked, StableDiffusionPipeline)
 
 
 def _under_controlnet(stock: type[DiffusionPipeline], arguments: dict[str, Any]) -> type[DiffusionPipeline]:

@@ -44,13 +44,12 @@ def run(folder, first=FIRST, second=SECOND):
 
 
 def lengths(pipe):
-    """Rows of both encoders, after a look at the tokenizers' limits."""
-    found = []
-    for end in ("", "_2"):
-        encoder = getattr(pipe, f"text_encoder{end}")
-        found.append(encoder and num_positions(encoder))
-        assert encoder is None or getattr(pipe, f"tokenizer{end}").model_max_length == found[-1]
-    return tuple(found)
+    """Rows of both encoders, after a look at the tokenizers' limits: stock can pad to the shorter one's only."""
+    encoders = (pipe.text_encoder, pipe.text_encoder_2)
+    found = tuple(encoder and num_positions(encoder) for encoder in encoders)
+    limits = [each.model_max_length for each in (pipe.tokenizer, pipe.tokenizer_2) if each is not None]
+    assert set(limits) == {min(rows for rows in found if rows)}
+    return found
 
 
 def same_weights(encoder, other):

@@ -321,6 +321,7 @@ def test_lora_scale_is_stocks_and_taken_back():
 
 
 def with_inversion(pipe):
+    """Three vectors for `<place>` in both encoders."""
     generator = torch.Generator().manual_seed(6)
     for end, width in (("", toys.WIDTH), ("_2", toys_xl.WIDTH_2)):
         pipe.load_textual_inversion(
@@ -348,6 +349,15 @@ def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end():
         first, second = ids_of_rows(pipe, embeds)
         assert torch.equal(first, second)
         assert [token for token in second[0].tolist() if token >= 514] == [514, 515, 516]
+
+
+def test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion():
+    pipe = with_inversion(long_pipeline(77))
+    expected = encode(pipe, "a <place> cat")[2]
+    pipe.text_encoder_2.config.eos_token_id = pipe.text_encoder_2.text_model.eos_token_id = 2
+    assert_close(encode(pipe, "a <place> cat")[2], expected, **ROUNDING)
+    stock = StableDiffusionXLPipeline(**pipe.components)
+    assert not torch.allclose(encode(stock, "a <place> cat")[2], expected, **ROUNDING)  # why this is ours to do
 
 
 # ---- refusals

@@ -86,7 +86,7 @@ def controlnet(*, seed: int = 2, **config: Any) -> ControlNetModel:
     return model
 
 
-def vae(*, seed: int = 3) -> AutoencoderKL:
+def vae(*, seed: int = 3, **config: Any) -> AutoencoderKL:
     """A random autoencoder, 64x64x3 pictures <-> 8x8x4 latents."""
     blocks = 4
     return _seeded(
@@ -99,6 +99,7 @@ def vae(*, seed: int = 3) -> AutoencoderKL:
             norm_num_groups=4,
             latent_channels=4,
             sample_size=PICTURE_SIZE,
+            **config,
         ),
     )
 

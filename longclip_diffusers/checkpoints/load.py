@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Encoder = TypeVar("Encoder", CLIPTextModel, CLIPTextModelWithProjection)
+Kind = TypeVar("Kind", bound=CLIPTextModel | CLIPTextModelWithProjection)
 
 # Unknown parts of an image tower (a ResNet's, register tokens) do not hinder the text tower.
 _VISION = ("visual.", "vision_model.", "visual_projection.")
@@ -63,7 +64,7 @@ def load_long_text_encoder(source: str | Path, **options: Any) -> CLIPTextModel:
     return long_only(load_text_encoder(source, **options), source)
 
 
-def long_only(encoder: Encoder, source: str | Path) -> Encoder:
+def long_only(encoder: Kind, source: str | Path) -> Kind:
     """The encoder itself; CheckpointError, which names `source`, if it has 77 positions or fewer."""
     if num_positions(encoder) <= CLIP_LENGTH:
         raise CheckpointError(

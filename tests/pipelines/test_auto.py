@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.errors import ModelError
+from longclip_diffusers.experimental import LongPromptFluxMixin, LongPromptSD3Mixin
 from longclip_diffusers.loading import stock_class
 from longclip_diffusers.mixin import LongPromptMixin, LongPromptXLMixin
 from longclip_diffusers.pipelines.auto import long_class
@@ -132,6 +133,14 @@ FAMILIES = {
         StableDiffusionXLControlNetPAGImg2Img StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img
         StableDiffusionXLControlNetUnionInpaint StableDiffusionXLImg2Img StableDiffusionXLInpaint
         StableDiffusionXLInstructPix2Pix StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint
+    """,
+    LongPromptSD3Mixin: """
+        StableDiffusion3 StableDiffusion3ControlNet StableDiffusion3ControlNetInpainting StableDiffusion3Img2Img
+        StableDiffusion3Inpaint StableDiffusion3PAG StableDiffusion3PAGImg2Img
+    """,
+    LongPromptFluxMixin: """
+        Flux FluxControl FluxControlImg2Img FluxControlInpaint FluxControlNet FluxControlNetImg2Img
+        FluxControlNetInpaint FluxFill FluxImg2Img FluxInpaint FluxKontext FluxKontextInpaint FluxPriorRedux
     """,
 }
 

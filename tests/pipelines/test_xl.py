@@ -24,6 +24,9 @@ from safetensors.torch import save_file
 
 from longclip_diffusers import (
     AutoLongPipeline,
+    FluxLongPipeline,
+    StableDiffusion3LongPipeline,
+    StableDiffusionLongPipeline,
     StableDiffusionXLLongControlNetPipeline,
     StableDiffusionXLLongImg2ImgPipeline,
     StableDiffusionXLLongPipeline,
@@ -31,7 +34,7 @@ from longclip_diffusers import (
 from longclip_diffusers.cli.longgen import main
 from longclip_diffusers.mixin import LongPromptXLMixin
 from longclip_diffusers.sidecar import SIDECAR, PromptOptions
-from longclip_diffusers.text_encoder import save_text_encoder
+from longclip_diffusers.text_encoder import position_table, save_text_encoder
 
 KIND = pytest.mark.parametrize("kind", XL_KINDS.values(), ids=XL_KINDS)
 CALL = {"prompt": ["a cat", "a dog"], "prompt_2": ["in oil", "b"], "negative_prompt": ["x", "y z"], "clip_skip": 1}
@@ -83,6 +86,17 @@ def test_saved_it_is_the_stock_pipeline(kind, tmp_path):
     assert type(again) is kind.long
     assert again.prompt_options == pipe.prompt_options
     assert np.array_equal(draw(again, CHAPTER, **kind.arguments()), draw(pipe, CHAPTER, **kind.arguments()))
+
+
+def test_saved_with_one_long_stock_reads_77_of_both_and_we_all(tmp_path):
+    pipe = StableDiffusionXLLongPipeline(**toys_xl.components())
+    pipe.load_longclip("stretch")
+    pipe.save_pretrained(tmp_path)
+    stock = DiffusionPipeline.from_pretrained(tmp_path)  # which cannot join 248 rows with 77
+    assert np.array_equal(draw(stock, SENTENCE * 5 + "red"), draw(stock, SENTENCE * 5 + "blue"))
+    assert np.array_equal(draw(stock), draw(pipe))
+    again = AutoLongPipeline.from_pretrained(tmp_path)
+    assert np.array_equal(draw(again, CHAPTER), draw(pipe, CHAPTER))
 
 
 def test_saved_with_both_long_stock_draws_the_same(tmp_path):
@@ -175,7 +189,7 @@ def test_single_file(tmp_path, length):
     pipe = AutoLongPipeline.from_single_file(file, longclip=longclip, context="related", **arguments)
     assert type(pipe) is StableDiffusionXLLongPipeline
     assert pipe.prompt_options.context == "related"
-    assert pipe.tokenizer.model_max_length == length
+    assert len(position_table(pipe.text_encoder)) == length
     if length == 77:  # with 248 stock cannot join the two at all
         assert np.array_equal(draw(pipe), draw(stock))
     assert not np.array_equal(draw(pipe, CHAPTER + "red"), draw(pipe, CHAPTER + "blue"))
@@ -184,8 +198,11 @@ def test_single_file(tmp_path, length):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("cond_stage_model.transformer.text_model.final_layer_norm.bias", StableDiffusionLongPipeline),
         ("conditioner.embedders.1.model.logit_scale", StableDiffusionXLLongPipeline),
         ("conditioner.embedders.0.model.logit_scale", StableDiffusionXLLongImg2ImgPipeline),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.proj.bias", StableDiffusion3LongPipeline),
+        ("double_blocks.0.img_attn.proj.bias", FluxLongPipeline),
     ],
 )
 def test_single_files_family_is_read_from_its_weights(monkeypatch, tmp_path, name, expected):
