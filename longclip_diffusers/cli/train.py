@@ -69,21 +69,20 @@ def train(options: Options) -> None:
 
         print(estimate(recipe, device=process.device))
         return
-    from ..training.finetune import fine_tune
+    from ..training.finetune import Evaluation, fine_tune
 
-    last: Evaluation | None = None
+    score = ""
     with tqdm(total=recipe.steps, unit="step", disable=not process.is_first) as bar:
         for event in fine_tune(recipe, device=process.device):
-            if hasattr(event, "values"):
-                last = event
+            if isinstance(event, Evaluation):
+                score = f" Score of the last evaluation: {event.values.get('score', 0):.4f}."
                 if process.is_first:
                     bar.write(_evaluation_line(event))
             else:
                 bar.set_postfix(_shown(event.measured), refresh=False)
                 bar.update(event.step - bar.n)
     if process.is_first:
-        best = "" if last is None else f" Score of the last evaluation: {last.values['score']:.4f}."
-        print(f"Finished.{best} Open it with longclip={Path(recipe.output) / 'best'}")
+        print(f"Finished.{score} Open it with longclip={Path(recipe.output) / 'best'}")
 
 
 def _shown(measured: Any) -> dict[str, str]:

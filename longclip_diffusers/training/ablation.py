@@ -220,7 +220,7 @@ def _retrieval(encoder: Encoder, task: Task) -> dict[str, float]:
     pictures = (sample.image for sample in samples if sample.image is not None)
     images = encode_images(encoder.clip, pictures, encoder.processor)
     own = torch.arange(len(images))
-    values = {}
+    values: dict[str, float] = {}
     captions = {"long": [each.caption for each in samples], "short": [each.short_caption for each in samples]}
     for kind, texts in captions.items():
         features = encode_texts(encoder.clip, encoder.tokenizer, texts).features

@@ -196,7 +196,7 @@ class Run:
                 part = slice(start, start + self.micro_batch)
                 with _autocast(self.recipe, self.device):
                     loss = anchor.loss(longs[part], shorts[part]) * len(longs[part]) / len(samples)
-                (weight * loss).backward()  # type: ignore[no-untyped-call]
+                (weight * loss).backward()
                 total += loss.item()
         return average([total])[0]
 

@@ -116,7 +116,7 @@ def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Sche
 
     def backward(step: int) -> dict[str, float]:
         loss = loss_of(step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return {"loss": loss.item()}
 
     checkpoints = Checkpoints(folder)

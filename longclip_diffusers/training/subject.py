@@ -66,9 +66,8 @@ class Subject:
 
     def to(self, device: torch.device) -> "Subject":
         """The same subject, everything on `device`."""
-        self.module.to(device)
-        for anchor in self.anchors:
-            anchor.teacher.to(device)
+        for module in (self.module, *(anchor.teacher for anchor in self.anchors)):
+            module.to(device)  # type: ignore[arg-type]
         kept = tuple((table, rows.to(device)) for table, rows in self.kept)
         return Subject(self.module, self.tokenizers, self.anchors, kept)
 
@@ -165,7 +164,7 @@ def _exists(base: str, subfolder: str) -> bool:
 def _text_encoder(source: str, subfolder: str | None) -> TextEncoder:
     checkpoint = read_checkpoint(source, subfolder=subfolder, warn=False)
     model = text_encoder_of(checkpoint, dtype=torch.float32) if checkpoint.has_vision else model_of(checkpoint)
-    return model.float()  # type: ignore[return-value]
+    return model.float()
 
 
 def _teacher(part: _Part, length: int) -> TextEncoder:
@@ -182,7 +181,7 @@ def _stretch(model: CLIPModel | TextEncoder, stretch: str) -> None:
     old = position_table(tower).detach()
     if len(old) <= CLIP_LENGTH:
         table = stretch_positions(old) if stretch == "kps" else linear_positions(old, length=LONG_LENGTH)
-        set_position_table(model, table)  # type: ignore[type-var]
+        set_position_table(model, table)
 
 
 def _tokenizer(base: str, subfolder: str | None) -> CLIPTokenizer:

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..errors import LongClipError
 from ..evaluation.features import encode_images, encode_texts
 from ..evaluation.metrics import monotonicity, recall_at
-from ..evaluation.retrieval import readable, sentence_prefixes
+from ..evaluation.retrieval import Pair, readable, sentence_prefixes
 from .anchor import Anchor
-from .data import Sample, TextImageData
+from .data import TextImageData
 from .subject import Subject
 from .texts import first_window
 
@@ -40,7 +40,7 @@ class Validation:
         self.subject, self.processor = subject, processor
         limit = len(data) if processor else min(len(data), MAX_ANCHOR_TEXTS)
         bad: list[LongClipError] = []
-        self.samples: list[Sample] = list(readable(data, limit, bad))
+        self.samples = list(readable(data, limit, bad))
         if len(self.samples) < (2 if processor else 1):
             raise LongClipError(
                 f"{data.name} leaves {len(self.samples)} usable samples to hold out ({len(bad)} unreadable); at most a "
@@ -68,7 +68,7 @@ class Validation:
         pictures = (sample.image for sample in self.samples if sample.image is not None)
         images = encode_images(clip, pictures, self.processor, BATCH)
         own = torch.arange(len(images))
-        values = {}
+        values: dict[str, float] = {}
         captions = {
             "long": [sample.caption for sample in self.samples],
             "short": [sample.short_caption for sample in self.samples],
@@ -93,7 +93,7 @@ class Validation:
         errors = [self._anchor_error_of(anchor, samples) for anchor in self.subject.anchors]
         return sum(errors) / len(errors)
 
-    def _anchor_error_of(self, anchor: Anchor, samples: Sequence[Sample]) -> float:
+    def _anchor_error_of(self, anchor: Anchor, samples: Sequence[Pair]) -> float:
         longs = [first_window(sample.caption, anchor.tokenizer, self.subject.length) for sample in samples]
         shorts = [first_window(sample.short_caption, anchor.tokenizer, anchor.window) for sample in samples]
         total = 0.0
