@@ -67,7 +67,7 @@ class Subject:
     def to(self, device: torch.device) -> "Subject":
         """The same subject, everything on `device`."""
         for module in (self.module, *(anchor.teacher for anchor in self.anchors)):
-            module.to(device)  # type: ignore[arg-type]
+            module.to(device)
         kept = tuple((table, rows.to(device)) for table, rows in self.kept)
         return Subject(self.module, self.tokenizers, self.anchors, kept)
 
