@@ -7,7 +7,7 @@ import toys
 
 from longclip_diffusers.errors import ModelError, PromptError
 from longclip_diffusers.tokenizer import normalize_text
-from longclip_diffusers.windows import plan_windows
+from longclip_diffusers.windows import WindowPlan, plan_windows
 
 ODD_TEXTS = [
     "",
@@ -204,3 +204,37 @@ def test_options_out_of_range_are_refused(tokenizer):
         plan_windows("a", tokenizer, context="some")
     with pytest.raises(ModelError, match="object is no CLIPTokenizer"):
         plan_windows("a", object())
+
+
+# ---- pieces, for an encoder that is shorter than a window
+
+
+@pytest.mark.parametrize("text", [*ODD_TEXTS, PROSE * 4])
+def test_pieces_are_the_windows_own_tokens_and_the_windows_those_without_pieces(text, tokenizer):
+    plan = plan_windows(text, tokenizer, window=248, piece=77)
+    plain = plan_windows(text, tokenizer, window=248)
+    assert [window.ids for window in plan.windows] == [window.ids for window in plain.windows]
+    for window in plan.windows:
+        assert bool(window.pieces) == (len(window.ids) > 77)
+        assert not window.pieces or own_ids(WindowPlan(window.pieces, 77)) == list(window.own_ids)
+        assert all(2 < len(piece.ids) <= 77 for piece in window.pieces)
+
+
+def test_pieces_end_where_windows_of_their_size_would(tokenizer):
+    text = "The old lamp hangs above the grey door. " * 5  # one window of 248
+    (window,) = plan_windows(text, tokenizer, window=248, piece=77).windows
+    expected = plan_windows(text, tokenizer, window=77).windows
+    assert window.pieces == expected
+    assert [piece.cut for piece in window.pieces] == ["sentence"] * (len(expected) - 1) + ["end"]
+
+
+def test_a_rest_that_fits_is_one_piece(tokenizer):
+    (window,) = plan_windows("x" * 70 + ". " + "a. " * 30, tokenizer, window=248, piece=77).windows
+    assert [len(piece.own_ids) for piece in window.pieces] == [75, 56]
+
+
+def test_pieces_that_cannot_be_are_refused(tokenizer):
+    with pytest.raises(PromptError, match="piece is 2; it holds BOS"):
+        plan_windows("a", tokenizer, piece=2)
+    with pytest.raises(PromptError, match="piece is 77, which goes with context='none' only"):
+        plan_windows("a", tokenizer, piece=77, context="related")

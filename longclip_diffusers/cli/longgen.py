@@ -155,13 +155,14 @@ def _draw(options: Options, request: "Request", paths: list[Path], painter: "Pai
 def _settings(options: Options, painter: "Painter") -> dict[str, object]:
     """What a picture's file says beside prompt and seed: enough to draw it again."""
     width, height = painter.size or painter.trained_size
+    unused = () if "text_encoder_2" in painter.pipe.clip_encoders else ("g_mode",)
     return {
         "steps": painter.generation.steps,
         "guidance": painter.generation.guidance,
         "size": f"{width}x{height}",
         "model": _model_name(options),
         "longclip": options.longclip,
-        **vars(painter.pipe.prompt_options),
+        **{name: value for name, value in vars(painter.pipe.prompt_options).items() if name not in unused},
         "compare": options.compare,
         "software": f"longclip-diffusers {version('longclip-diffusers')}",
     }

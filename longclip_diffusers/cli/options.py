@@ -37,7 +37,7 @@ class Options:
     model: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="(default: $LONGGEN_MODEL, else bundled)")] = (
         None
     )
-    """Stable Diffusion 1.x or 2.x: a diffusers folder, a checkpoint file or a hub id."""
+    """Stable Diffusion 1.x, 2.x or XL: a diffusers folder, a checkpoint file or a hub id."""
 
     longclip: Annotated[str, arg(metavar="auto|stretch|none|SOURCE")] = "auto"
     """The long text encoder: the one that fits the model; the model's own, stretched without training; the model's own

@@ -16,7 +16,7 @@ import torch
 
 from longclip_diffusers.checkpoints import load_text_encoder, long_clip_for_width, sources
 from longclip_diffusers.checkpoints.catalog import CATALOG
-from longclip_diffusers.checkpoints.sources import find_source
+from longclip_diffusers.checkpoints.sources import find_second_encoder, find_source
 from longclip_diffusers.errors import CheckpointError
 from longclip_diffusers.text_encoder import num_positions
 
@@ -243,3 +243,18 @@ def test_an_unknown_repository_is_named(hub: Path, tmp_path: Path) -> None:
     del hub
     with pytest.raises(CheckpointError, match=r"someone/else cannot be had from the hub: .*404"):
         find_source("someone/else", cache_dir=tmp_path)
+
+
+def test_sdxls_second_encoder_is_found_in_a_repository_beside_the_first(tmp_path: Path) -> None:
+    weights = official(tmp_path)
+    names = {"text_encoder__model.safetensors": weights, "text_encoder_2__model.safetensors": weights}
+    names |= {"long__text_encoder__model.safetensors": weights, "long__text_encoder_2__model.safetensors": weights}
+    cache = cached(tmp_path / "cache", "someone/xl", **names)
+    assert find_second_encoder("someone/xl", cache_dir=cache) == "text_encoder_2/"
+    assert find_second_encoder("someone/xl", cache_dir=cache, subfolder="long/text_encoder") == "long/text_encoder_2/"
+    cache = cached(tmp_path / "other", "someone/sd", **{"text_encoder__model.safetensors": weights})
+    assert find_second_encoder("someone/sd", cache_dir=cache) is None
+    assert find_second_encoder(weights) is None
+    assert find_second_encoder(CATALOG[0].repo, cache_dir=tmp_path / "empty") is None  # known, so not asked for
+    with pytest.raises(CheckpointError, match="not in the hub's local cache"):
+        find_second_encoder("someone/unknown", cache_dir=tmp_path / "empty")

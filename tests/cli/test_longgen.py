@@ -108,6 +108,7 @@ def test_file_says_how_to_draw_it_again(run, model):
     assert told["negative"] == "grey"
     assert (told["steps"], told["guidance"], told["size"]) == (str(STEPS), str(GUIDANCE), "64x64")
     assert (told["model"], told["window"], told["context"]) == (str(model), "auto", "none")
+    assert "g_mode" not in told  # SDXL's
     run(told["prompt"], "--negative", told["negative"], "--seed", told["seed"], "--out", "b.png")
     assert np.array_equal(pixels("a.png"), pixels("b.png"))
 
@@ -275,7 +276,7 @@ def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
         (["--file", "binary.txt"], 1, "binary.txt is not UTF-8 text"),
         (["a", "--model", "./nowhere"], 1, "'./nowhere' is no model that can be opened"),
         (["a", "--model", "nobody/nothing"], 1, "'nobody/nothing' is no model that can be opened"),
-        (["a", "--model", "binary.txt"], 1, "'binary.txt' is no model that can be opened"),
+        (["a", "--model", "binary.txt"], 1, "binary.txt is not a checkpoint"),
         (["a", "--longclip", "nowhere"], 1, "nowhere is neither a file"),
         (["a", "--size", "70"], 1, "size 70x70: this model's sides are multiples of 8"),
         (["a", "--size", "0"], 1, "size 0x0"),

@@ -228,3 +228,4 @@ def test_longgen_draws_with_an_sdxl_folder(tmp_path, capsys):
     assert main([LONG, *common, *drawing]) == 0, capsys.readouterr().err
     with Image.open(out) as picture:
         assert picture.width > 2 * toys.PICTURE_SIZE
+        assert picture.text["g_mode"] == "chunk"
