@@ -143,16 +143,7 @@ class LongPromptSD3Mixin(_ClipSideMixin):
     def _towers(self) -> list[Tower]:
         if self.text_encoder is None or self.text_encoder_2 is None:
             raise ModelError("Long prompts of this pipeline need both of its CLIP text encoders: give prompt_embeds.")
-        mode = self.prompt_options.g_mode
-        first = Tower(self.tokenizer, self.text_encoder, penultimate=True)
-        second = Tower(
-            self.tokenizer_2,
-            self.text_encoder_2,
-            penultimate=True,
-            first_only=mode == "first77",
-            whole=mode == "stretch",
-        )
-        return [first, second]
+        return [Tower(self.tokenizer, self.text_encoder, penultimate=True), self._second_tower()]
 
 
 class LongPromptFluxMixin(_ClipSideMixin):

@@ -39,6 +39,12 @@ class LongMixin(LongLoadingMixin):
     def _towers(self) -> list[Tower]:
         """The encoders that read, in the order in which their states stand side by side; ModelError where none is."""
 
+    def _second_tower(self) -> Tower:
+        """bigG as `g_mode` has it read."""
+        mode = self.prompt_options.g_mode
+        how = {"first_only": mode == "first77", "whole": mode == "stretch"}
+        return Tower(self.tokenizer_2, self.text_encoder_2, penultimate=True, **how)
+
     def _encode(
         self,
         positive: Sequence[list[str]],
@@ -48,9 +54,9 @@ class LongMixin(LongLoadingMixin):
         lora_scale: float | None,
         clip_skip: int | None,
     ) -> tuple[Encoded, Encoded]:
-        """Both sides encoded to one number of rows, that of `given` (B, L, D) if there is one. Sides may be empty.
+        """Both sides encoded to one number of rows, that of `given` (B, L, D) if there is one.
 
-        A side is a list of B texts for each tower; a tower more than sides have lists is not asked for.
+        A side is a list of B texts for each tower, or empty where nothing is to be encoded.
         """
         if not positive and not negative:
             return (None, None), (None, None)
@@ -256,14 +262,7 @@ class LongPromptXLMixin(LongMixin):
                 "This pipeline has no second text encoder: give prompt_embeds, pooled_prompt_embeds and, for guidance, "
                 "both negatives of them."
             )
-        mode = self.prompt_options.g_mode
-        second = Tower(
-            self.tokenizer_2,
-            self.text_encoder_2,
-            penultimate=True,
-            first_only=mode == "first77",
-            whole=mode == "stretch",
-        )
+        second = self._second_tower()
         return [second] if self.text_encoder is None else [Tower(self.tokenizer, self.text_encoder, True), second]
 
 

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 
 from longclip_diffusers import AutoLongPipeline, FluxLongPipeline, StableDiffusion3LongPipeline
 from longclip_diffusers.errors import ModelError, PromptError
+from longclip_diffusers.generation import Painter
+from longclip_diffusers.sidecar import Generation, PromptOptions
 from longclip_diffusers.text_encoder import num_positions, position_table, save_text_encoder
 
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}  # the same window in a batch of another size
@@ -68,7 +70,7 @@ def test_fluxs_tensors_are_stocks(call):
 @pytest.mark.parametrize("context", ["none", "related"])
 def test_sd3_reads_the_whole_text_and_moves_t5_along(length_2, options, context):
     pipe = sd3(length=248, length_2=length_2)
-    pipe.prompt_options = type(pipe.prompt_options)(context=context, **options)
+    pipe.prompt_options = PromptOptions(context=context, **options)
     stock = StableDiffusion3Pipeline(**toys_dit.sd3_components())
     (positive, negative, pooled, _), (other, *_) = (encode(pipe, LONG + end) for end in ("red", "blue"))
     clip_rows = positive.shape[1] - T5_ROWS
@@ -92,6 +94,17 @@ def test_sd3s_clip_rows_are_both_encoders_penultimate_states():
         for image in (0, 1):
             assert_close(positive[image, :248, at : at + states.shape[-1]], states[0], **ROUNDING)
         at += states.shape[-1]
+
+
+def test_sd3s_second_encoder_reads_as_g_mode_says():
+    chunk, first77 = sd3(length=248), sd3(length=248)
+    first77.prompt_options = PromptOptions(g_mode="first77")
+    chunks, firsts = (encode(pipe, LONG)[0][:, :248] for pipe in (chunk, first77))
+    assert torch.equal(chunks[..., : toys.WIDTH], firsts[..., : toys.WIDTH])
+    assert not torch.equal(chunks[..., toys.WIDTH :], firsts[..., toys.WIDTH :])
+    chunk.prompt_options = PromptOptions(g_mode="stretch")
+    with pytest.raises(ModelError, match="never stretched"):
+        encode(chunk, LONG)
 
 
 def test_sd3s_texts_end_with_equal_rows_also_beside_given_embeddings():
@@ -193,6 +206,14 @@ def test_from_pipe_shares_and_draws_the_same(stock, long, components):
     assert type(twin) is long
     assert all(twin.components[name] is each for name, each in pipe.components.items())
     assert np.array_equal(draw(twin), draw(pipe))
+
+
+@FAMILIES
+def test_painter_draws_without_a_unet(stock, long, components):
+    painter = Painter(long(**components()), Generation(1, 3.0), (64, 64))
+    assert painter("a cat", seed=1).size == (64, 64)
+    expected = 64 if stock is StableDiffusion3Pipeline else 8 * 128  # Flux's own default
+    assert painter.trained_size == (expected, expected)
 
 
 def test_from_pipe_of_a_class_without_a_file_of_its_own():

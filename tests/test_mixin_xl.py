@@ -360,6 +360,24 @@ def test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion():
     assert not torch.allclose(encode(stock, "a <place> cat")[2], expected, **ROUNDING)  # why this is ours to do
 
 
+# ---- offload
+
+
+def test_encoders_whose_weights_accelerate_keeps_elsewhere():
+    from accelerate import cpu_offload
+
+    pipe = with_inversion(long_pipeline())
+    call = {"prompt": LONG + "<place>", "negative_prompt": "dark", "clip_skip": 1}
+    pipe.text_encoder_2.config.eos_token_id = pipe.text_encoder_2.text_model.eos_token_id = 2
+    expected = encode(pipe, **call)
+    for encoder in (pipe.text_encoder, pipe.text_encoder_2):
+        cpu_offload(encoder, execution_device="cpu")
+        assert encoder.device.type == "meta"
+    assert_equal(encode(pipe, **call), expected)
+    with pytest.raises(ModelError, match="before enable_model_cpu_offload"):
+        pipe.load_longclip(g_mode="stretch")
+
+
 # ---- refusals
 
 
