@@ -5,6 +5,7 @@ reads from it what was encoded.
 """
 
 import copy
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,8 @@ class Tokenizer:
 
     def content(self, text: str) -> list[tuple[Any, float, int]]:
         made = []
-        for number, word in enumerate(text.replace("\\(", "(").replace("\\)", ")").split(), 1):
+        plain = re.sub(r"(?<!\\)[()]", "", text).replace("\\(", "(").replace("\\)", ")")
+        for number, word in enumerate(plain.split(), 1):
             if word.startswith("<"):
                 word = "" if self.tower == "g" else word.strip("<>")
             made += [(ord(letter), 1.0, number) for letter in word]

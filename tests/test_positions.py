@@ -65,6 +65,7 @@ def test_a_length_is_reached_with_the_smallest_factor(length: int, factor: int) 
 
 def test_a_table_that_is_long_enough_is_not_stretched_to_a_length() -> None:
     assert torch.equal(stretch_to(table_of(), CLIP_LENGTH), table_of())
+    assert torch.equal(stretch_to(table_of(), 50), table_of())
     assert torch.equal(stretch_to(table_of(248), 400), table_of(248))
     with pytest.raises(ModelError, match="keep must be from 0 to 76"):
         stretch_to(table_of(), 248, keep=77)

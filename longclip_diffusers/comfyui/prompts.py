@@ -167,8 +167,9 @@ def _core_windows(clip: Any, text: str, tokens: Tokens) -> list[Window]:
     numbered: Sequence[Any] = max((cut[tower] for tower in clip_towers(clip)), key=len)
     windows, start = [], 0
     for number, window in enumerate(numbered, 1):
-        stop = min(start + sum(word_id != 0 for *_, word_id in window), len(tokens.ids))
+        last = number == len(numbered)
+        stop = len(tokens.ids) if last else start + sum(word_id != 0 for *_, word_id in window)
         if start < stop:
-            windows.append(tokens.window(start, stop, "end" if number == len(numbered) else "full"))
+            windows.append(tokens.window(start, stop, "end" if last else "full"))
         start = stop
     return windows

@@ -88,6 +88,7 @@ def test_the_files_that_a_kind_of_model_reads(kind, towers):
     [
         ("sd15", "g", r"sd15 reads CLIP-L \(width 768\); the files chosen are g\.safetensors \(CLIP-G"),
         ("sdxl", "l", "reads CLIP-L.* and CLIP-G.*missing in clip_name2"),
+        ("sd15", "ll", r"reads CLIP-L \(width 768\); the files chosen are l\.safetensors .* and l\.safetensors"),
         ("sdxl", "ll", r"l\.safetensors .* and l\.safetensors"),
         ("flux", "l", "reads T5 and CLIP-L"),
     ],

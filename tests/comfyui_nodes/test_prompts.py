@@ -88,6 +88,13 @@ def test_token_cuts_where_the_window_is_full():
     assert [window.cut for window in made.windows] == ["full", "end"]
 
 
+def test_a_text_without_white_space_is_cut_at_its_sentences():
+    assert texts(plan("猫は大きい。犬も小さい。" * 3, Clip(l=22))) == [
+        "猫は大きい。犬も小さい。猫は大きい。",
+        "犬も小さい。猫は大きい。犬も小さい。",
+    ]
+
+
 def test_two_towers_share_every_window_and_count_once():
     clip = Clip(l=32, g=32)
     made = plan(PROSE, clip)
