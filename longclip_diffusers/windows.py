@@ -51,7 +51,7 @@ class Window:
     are the same tokens in shorter windows, where the window is longer than the piece that `plan_windows` was given.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[Any, ...]
     text: str
     num_context: int = 0
     cut: Cut = "end"
@@ -59,7 +59,7 @@ class Window:
     pieces: tuple["Window", ...] = ()
 
     @property
-    def own_ids(self) -> tuple[int, ...]:
+    def own_ids(self) -> tuple[Any, ...]:
         """The content tokens that this window, and no other, brings to the conditioning."""
         return self.ids[1 + self.num_context : -1]
 
