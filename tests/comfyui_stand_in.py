@@ -49,10 +49,12 @@ class Patcher:
         self.object_patches: dict[str, Any] = {}
         self.object_patches_backup: dict[str, Any] = {}
         self.backup: dict[str, Any] = {}
+        self.patches: dict[str, list[Any]] = {}
 
     def clone(self) -> "Patcher":
         twin = copy.copy(self)
         twin.object_patches = self.object_patches.copy()
+        twin.patches = self.patches.copy()
         return twin
 
     def add_object_patch(self, name: str, value: Any) -> None:

@@ -68,7 +68,7 @@ def _stretch_tower(twin: Any, tower: str, max_tokens: int, keep: int) -> str:
     path = f"clip_{tower}.transformer.text_model.embeddings.position_embedding"
     twin.patcher.object_patches.pop(path, None)  # what an earlier Stretch node put there
     module = twin.patcher.get_model_object(path)
-    table = _original_weight(twin.patcher, path, module)
+    table = _unstretched_table(twin.patcher, f"{path}.weight", module)
     long = stretch_to(table, max_tokens, keep=keep)
     set_max_length(twin, {tower: len(long)})
     if len(long) == len(table):
@@ -81,9 +81,16 @@ def _stretch_tower(twin: Any, tower: str, max_tokens: int, keep: int) -> str:
     return f"{tower.upper()} {len(table)} -> {len(long)}"
 
 
-def _original_weight(patcher: Any, path: str, module: torch.nn.Module) -> Tensor:
+def _unstretched_table(patcher: Any, key: str, module: torch.nn.Module) -> Tensor:
     # `model.state_dict()` would show the table of whichever clone is loaded just now; weights that some clone patched
     # in place lie in the backup.
-    backup = patcher.backup.get(f"{path}.weight")
+    backup = patcher.backup.get(key)
     weight = module.weight if backup is None else backup.weight
-    return weight.detach().to("cpu", copy=True)  # type: ignore[operator]
+    table: Tensor = weight.detach().to("cpu", copy=True)  # type: ignore[operator]
+    # Two CLIPs merged: the patches have the old table's shape, so they are applied here and not to the long one.
+    patches = patcher.patches.pop(key, None)
+    if patches:
+        from comfy.lora import calculate_weight
+
+        table = calculate_weight(patches, table.float(), key).to(table.dtype)
+    return table

@@ -194,6 +194,17 @@ def test_lora_and_clip_skip_work_before_and_after(host, change):
     assert not torch.allclose(host.rows("before"), host.rows("plain"), atol=0.1)
 
 
+def test_merged_clips_are_stretched_as_they_are(host):
+    graph = Graph()
+    clip = stock_clip(graph)
+    same = graph.add("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")[1]
+    merged = graph.add("CLIPMergeSimple", clip1=clip, clip2=same, ratio=0.5)
+    for name, made in (("one", clip), ("merged", merged)):
+        graph.probe(graph.add("CLIPTextEncode", clip=stretched(graph, made), text=STORY), name)
+    host.run(graph)
+    assert_close(host.rows("merged"), host.rows("one"), atol=2e-2, rtol=1e-2)  # weights are rounded to fp16
+
+
 def test_sdxl_s_towers_share_their_windows_and_lose_nothing(host):
     text = STORY * 4
     graph = Graph()

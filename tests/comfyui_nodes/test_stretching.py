@@ -1,5 +1,8 @@
 """A stretched clone reads with a longer table; whatever it came from reads as before."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from comfyui_stand_in import PATH, Clip, Patcher
@@ -52,6 +55,20 @@ def test_weights_that_another_clone_patched_in_place_are_read_from_the_backup():
     clip.table("l").data += 1
     long, _ = stretch_clip(clip)
     assert torch.equal(long.table("l")[:20], original[:20])
+
+
+def test_weight_patches_of_the_table_are_applied_before_it_grows(monkeypatch):
+    def doubled(patches, weight, key):
+        assert (patches, weight.dtype, key) == (["twice"], torch.float32, f"{PATH.format('l')}.weight")
+        return 2 * weight
+
+    monkeypatch.setitem(sys.modules, "comfy.lora", SimpleNamespace(calculate_weight=doubled))
+    clip = Clip(l=77)
+    clip.patcher.patches[f"{PATH.format('l')}.weight"] = ["twice"]
+    long, _ = stretch_clip(clip)
+    assert torch.equal(long.table("l"), stretch_positions(2 * clip.table("l")))
+    assert not long.patcher.patches
+    assert clip.patcher.patches
 
 
 def test_the_new_table_is_of_the_old_one_s_class_and_dtype():
