@@ -18,6 +18,7 @@ from torch import Tensor
 from .components import FIRST, NO_LIMIT, SECOND, limited
 from .conditioning import num_rows
 from .errors import ModelError, PromptError
+from .kv_cache import PromptCacheMixin
 from .loading import LongLoadingMixin
 from .towers import Tower, common_window, encode_together
 from .windows import WindowPlan
@@ -101,7 +102,7 @@ class LongMixin(LongLoadingMixin):
                 unscale_lora_layers(tower.text_encoder, scale)
 
 
-class LongPromptMixin(LongMixin):
+class LongPromptMixin(PromptCacheMixin, LongMixin):
     """Put before a stock pipeline of the SD 1.x/2.x signature: `class XLong(LongPromptMixin, X)`. No `__init__`.
 
     Prompts of any length are read whole, in windows; denoising, LoRA, IP-Adapter, callbacks and offload are stock's.
@@ -160,7 +161,7 @@ class LongPromptMixin(LongMixin):
         return [Tower(self.tokenizer, self.text_encoder)]
 
 
-class LongPromptXLMixin(LongMixin):
+class LongPromptXLMixin(PromptCacheMixin, LongMixin):
     """Put before a stock pipeline of the SDXL signature, base or refiner: `class XLong(LongPromptXLMixin, X)`.
 
     Both encoders give their penultimate states, and end with equal numbers of rows. Long-CLIP exists for the first one

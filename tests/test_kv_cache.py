@@ -1,0 +1,410 @@
+"""Keys and values of the prompt are computed once per call, and no picture is changed by it."""
+
+import inspect
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import toys
+from accelerate import cpu_offload
+from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
+from diffusers.models.attention_processor import AttnProcessor
+from drawing import CHAPTER, KINDS, SENTENCE, draw
+from drawing_xl import XL_KINDS
+from peft import LoraConfig
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from longclip_diffusers import AutoLongPipeline, StableDiffusionLongPipeline
+from longclip_diffusers.kv_cache import prompt_cache
+
+ALL_KINDS = {**KINDS, **{f"xl {name}": kind for name, kind in XL_KINDS.items()}}
+STEPS = 3
+
+
+def pipeline(**components):
+    return StableDiffusionLongPipeline(**toys.stable_diffusion_components(**components))
+
+
+def prompt_layers(*models):
+    """The keys' and values' layers of all cross-attentions."""
+    return [
+        layer
+        for model in models
+        for name, layer in model.named_modules()
+        if name.removesuffix(".base_layer").endswith(("attn2.to_k", "attn2.to_v")) and isinstance(layer, nn.Linear)
+    ]
+
+
+class Products(TorchDispatchMode):
+    """Counts within it how often each layer's weight was multiplied with anything, below every trick with tensors."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.counted = {layer.weight.data_ptr(): 0 for layer in layers}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.t.default and args[0].data_ptr() in self.counted:
+            self.counted[args[0].data_ptr()] += 1
+        return function(*args, **(kwargs or {}))
+
+    @property
+    def each(self):
+        """The number that is every layer's."""
+        (number,) = set(self.counted.values())
+        return number
+
+
+def both(pipe, prompt=CHAPTER, **arguments):
+    """Pictures with and without, after checks that one call read the prompt once and the other at each step."""
+    arguments = {"num_inference_steps": STEPS, **arguments}
+    models = [model for name in ("unet", "controlnet") if (model := getattr(pipe, name, None)) is not None]
+    pictures = []
+    for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
+        switch()
+        with Products(prompt_layers(*models)) as products:
+            pictures.append(draw(pipe, prompt, **arguments))
+        assert products.each == reads
+    return pictures
+
+
+def assert_equal(pictures):
+    assert np.isfinite(pictures[0]).all()
+    assert np.array_equal(*pictures)
+
+
+def add_lora(unet, name="default", seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"]), adapter_name=name)
+
+
+def add_ip_adapter(unet):
+    """A random one of four image tokens, for image embeddings of 24."""
+    generator = torch.Generator().manual_seed(5)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    keys = prompt_layers(unet)[::2]
+    attention = {
+        f"{2 * index + 1}.{name}.weight": random(layer.out_features, toys.WIDTH)
+        for index, layer in enumerate(keys)
+        for name in ("to_k_ip", "to_v_ip")
+    }
+    projection = {"proj.weight": random(4 * toys.WIDTH, 24), "proj.bias": random(4 * toys.WIDTH)}
+    norm = {"norm.weight": torch.ones(toys.WIDTH), "norm.bias": torch.zeros(toys.WIDTH)}
+    unet._load_ip_adapter_weights([{"image_proj": {**projection, **norm}, "ip_adapter": attention}])
+
+
+# ---- once, and the same picture
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS.values(), ids=ALL_KINDS)
+def test_the_prompt_is_read_once_per_call(kind):
+    assert_equal(both(kind.long(**kind.components()), **kind.arguments()))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+def test_batches(guidance):
+    arguments = {"num_images_per_prompt": 2, "guidance_scale": guidance}
+    assert_equal(both(pipeline(), [CHAPTER, "a cat"], negative_prompt=["", SENTENCE], **arguments))
+
+
+def test_ip_adapter():
+    pipe = pipeline()
+    add_ip_adapter(pipe.unet)
+    image = torch.randn(2, 1, 24, generator=torch.Generator().manual_seed(6))
+    pictures = both(pipe, ip_adapter_image_embeds=[image])
+    assert_equal(pictures)
+    assert not np.array_equal(
+        pictures[0], draw(pipe, CHAPTER, num_inference_steps=STEPS, ip_adapter_image_embeds=[-image])
+    )
+
+
+def test_lora_between_calls():
+    pipe = pipeline()
+    pictures = [both(pipe)]
+    add_lora(pipe.unet)
+    for scale in (1.0, -2.0):
+        pipe.unet.set_adapters(["default"], [scale])
+        pictures.append(both(pipe))
+    pipe.fuse_lora(components=["unet"])
+    pictures.append(both(pipe))
+    pipe.unfuse_lora(components=["unet"])
+    pipe.unet.disable_adapters()
+    pictures.append(both(pipe))
+    for pair in pictures:
+        assert_equal(pair)
+    assert len({pair[0].tobytes() for pair in pictures[:3]}) == 3
+
+
+def test_pag():
+    stock = StableDiffusionPAGPipeline(**toys.stable_diffusion_components(), pag_applied_layers=["mid"])
+    assert_equal(both(AutoLongPipeline.from_pipe(stock)))
+
+
+def test_a_processor_that_computes_otherwise():
+    pipe = pipeline()
+    pipe.unet.set_attn_processor(AttnProcessor())
+    assert_equal(both(pipe))
+
+
+def test_consecutive_prompts_and_changed_weights():
+    cached, plain = pipeline(), pipeline()
+    cached.enable_prompt_cache()
+    for change in (lambda _: None, lambda unet: prompt_layers(unet)[0].weight.data.mul_(-1)):
+        for pipe in (cached, plain):
+            change(pipe.unet)
+        for prompt in (CHAPTER, "a cat", CHAPTER, ["a cat", "a dog"]):
+            assert_equal([draw(pipe, prompt) for pipe in (cached, plain)])
+
+
+def test_one_unet_in_two_pipelines():
+    first = pipeline()
+    second = StableDiffusionLongPipeline.from_pipe(first)
+    first.enable_prompt_cache()
+    expected = draw(second, "a dog"), draw(second, CHAPTER)
+
+    def interrupt(pipe, step, timestep, tensors):
+        assert np.array_equal(draw(second, "a dog"), expected[0])
+        return tensors
+
+    for each in (first, second):
+        assert np.array_equal(draw(each, CHAPTER, callback_on_step_end=interrupt), expected[1])
+        second.enable_prompt_cache()
+    assert not first.unet._forward_pre_hooks
+
+
+# ---- what changes within a call is noticed
+
+
+def test_guidance_that_ends_midway():
+    callback = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=0)
+    pipe, pictures = pipeline(), []
+    for switch, reads in ((pipe.enable_prompt_cache, 2), (pipe.disable_prompt_cache, STEPS)):
+        switch()
+        with Products(prompt_layers(pipe.unet)) as products:
+            pictures.append(draw(pipe, CHAPTER, num_inference_steps=STEPS, callback_on_step_end=callback))
+        assert products.each == reads  # with guidance, and without
+    assert_equal(pictures)
+
+
+def _changed_in_place(pipe, tensors):
+    tensors["prompt_embeds"].mul_(-1)
+
+
+def _adapter_chosen(pipe, tensors):
+    pipe.unet.set_adapters(["second"], [2.0])
+
+
+def _adapter_merged(pipe, tensors):
+    pipe.fuse_lora(components=["unet"], lora_scale=3.0)
+
+
+def _weights_replaced(pipe, tensors):
+    layer = prompt_layers(pipe.unet)[0]
+    layer.weight.data = -layer.weight.data
+
+
+def _weights_changed(pipe, tensors):
+    with torch.no_grad():
+        prompt_layers(pipe.unet)[0].weight.mul_(-1)
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # two adapters are what is wanted
+@pytest.mark.parametrize(
+    "change", [_changed_in_place, _adapter_chosen, _adapter_merged, _weights_replaced, _weights_changed]
+)
+def test_what_a_callback_changes(change):
+    def callback(pipe, step, timestep, tensors):
+        if step == 0:
+            change(pipe, tensors)
+        return tensors
+
+    pictures = []
+    for cache in (True, False):
+        pipe = pipeline()
+        for seed, name in enumerate(["default", "second"]):
+            add_lora(pipe.unet, name, seed)
+        pipe.unet.set_adapters(["default"])
+        if cache:
+            pipe.enable_prompt_cache()
+        tensors = {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+        pictures.append(draw(pipe, CHAPTER, callback_on_step_end=callback, **tensors))
+    assert_equal(pictures)
+    assert not np.array_equal(pictures[0], draw_unchanged())
+
+
+def draw_unchanged():
+    pipe = pipeline()
+    add_lora(pipe.unet)
+    return draw(pipe, CHAPTER)
+
+
+class Blending:
+    """A processor of somebody's that reads a prompt of its own making, a new one at every step."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **kwargs):
+        self.calls += 1
+        if encoder_hidden_states is not None:
+            encoder_hidden_states = encoder_hidden_states * (1 + self.calls / 10)
+        return AttnProcessor()(attn, hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+
+
+def test_a_processor_with_a_prompt_of_its_own():
+    pictures = []
+    for cache in (True, False):
+        pipe = pipeline()
+        pipe.unet.set_attn_processor(Blending())
+        if cache:
+            pipe.enable_prompt_cache()
+        pictures.append(draw(pipe, CHAPTER))
+    assert_equal(pictures)
+
+
+def test_a_hook_that_writes_into_the_keys():
+    pictures = []
+    for cache in (True, False):
+        pipe = pipeline()
+        for layer in prompt_layers(pipe.unet):
+            layer.register_forward_hook(lambda module, args, output: output.mul_(2))
+        if cache:
+            pipe.enable_prompt_cache()
+        pictures.append(draw(pipe, CHAPTER))
+    assert_equal(pictures)
+
+
+# ---- where it steps aside
+
+
+def test_inference_mode():
+    pipe = pipeline()
+    expected = draw(pipe, CHAPTER)
+    pipe.enable_prompt_cache()
+    with torch.inference_mode():
+        assert np.array_equal(draw(pipe, CHAPTER), expected)
+
+
+def test_a_prompt_that_is_another_tensor_at_every_step():
+    kind = KINDS["controlnet"]
+    pipe, pictures = kind.long(**kind.components()), []
+    arguments = {"num_inference_steps": STEPS, "guess_mode": True, **kind.arguments()}
+    for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
+        switch()
+        with Products(prompt_layers(pipe.unet)) as read, Products(prompt_layers(pipe.controlnet)) as guessed:
+            pictures.append(draw(pipe, CHAPTER, **arguments))
+        assert (read.each, guessed.each) == (reads, STEPS)  # the ControlNet gets a new slice each time
+    assert_equal(pictures)
+
+
+def test_weights_that_come_and_go():
+    pipe = pipeline()
+    expected = draw(pipe, CHAPTER)
+    kept = []
+    for layer in prompt_layers(pipe.unet):
+        layer.register_forward_hook(lambda module, args, output: kept.append(weakref.ref(output)))
+    cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    pipe.enable_prompt_cache()
+    alive = []
+
+    def count(pipe, step, timestep, tensors):
+        alive.append(sum(each() is not None for each in kept))
+        return tensors
+
+    assert np.array_equal(draw(pipe, CHAPTER, callback_on_step_end=count), expected)
+    assert alive == [0, 0]  # of weights that are gone nothing is kept
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        lambda unet: unet.compile(backend="eager"),
+        lambda unet: unet.mid_block.compile(backend="eager"),
+        lambda unet: torch.compile(unet, backend="eager"),
+        lambda unet: setattr(unet, "forward", torch.compile(unet.forward, backend="eager")),
+    ],
+    ids=["module", "part", "wrapped", "forward"],
+)
+def test_compiled_models_are_left_alone(compiled):
+    unet = toys.unet()
+    unet = unet if (wrapped := compiled(unet)) is None else wrapped
+    with prompt_cache(unet):
+        assert not unet._forward_pre_hooks
+
+
+def test_a_compiled_part_draws_the_same():
+    pipe = pipeline()
+    expected = draw(pipe, CHAPTER)
+    pipe.enable_prompt_cache()
+    pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2.compile(backend="eager")
+    np.testing.assert_allclose(draw(pipe, CHAPTER), expected, atol=1e-6)
+
+
+# ---- what a call leaves behind
+
+
+def test_nothing_is_left_of_a_call():
+    pipe = pipeline()
+    pipe.enable_prompt_cache()
+    kept = []
+    for layer in prompt_layers(pipe.unet):
+        layer.register_forward_hook(lambda module, args, output: kept.append(weakref.ref(output)))
+
+    def count(pipe, step, timestep, tensors):
+        assert all(each() is not None for each in kept)
+        return tensors
+
+    draw(pipe, CHAPTER, callback_on_step_end=count)
+    assert kept
+    assert all(each() is None for each in kept)
+
+
+def test_an_exception_leaves_nothing():
+    pipe = pipeline()
+    expected = draw(pipe, CHAPTER)
+    pipe.enable_prompt_cache()
+
+    def fail(pipe, step, timestep, tensors):
+        assert pipe.unet._forward_pre_hooks
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(pipe, "a dog", callback_on_step_end=fail)
+    assert not pipe.unet._forward_pre_hooks
+    assert np.array_equal(draw(pipe, CHAPTER), expected)
+
+
+def test_weights_and_files_are_as_they_were(tmp_path):
+    pipe = pipeline()
+    pipe.enable_prompt_cache()
+    pipe.unet.save_pretrained(tmp_path / "before")
+
+    def save(pipe, step, timestep, tensors):
+        pipe.unet.save_pretrained(tmp_path / "within")
+        return tensors
+
+    draw(pipe, CHAPTER, callback_on_step_end=save)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()}
+    assert len(files) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "within").iterdir()} == files
+
+
+def test_the_arguments_of_a_call_are_still_to_be_read():
+    expected = inspect.signature(StableDiffusionPipeline.__call__)
+    assert inspect.signature(StableDiffusionLongPipeline.__call__) == expected
+    assert StableDiffusionLongPipeline.__call__.__doc__ == StableDiffusionPipeline.__call__.__doc__
+
+
+def test_a_gradient_is_not_cut():
+    unet = toys.unet()
+    prompt = torch.randn(1, 77, toys.WIDTH, requires_grad=True)
+    with prompt_cache(unet):
+        for _ in range(2):
+            unet(torch.randn(1, 4, 8, 8), 1, encoder_hidden_states=prompt).sample.sum().backward()
+    assert prompt.grad.abs().sum() > 0
