@@ -1,7 +1,8 @@
 """Windows of text -> the embeddings a UNet reads; the encoder and the tokenizer stay as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import ModelError, PromptError
 from .positions import CLIP_LENGTH
+from .syntax import parse_prompt, plan_prompt
 from .text_encoder import TextEncoder, inner_text_model, num_positions
-from .windows import WindowPlan, plan_windows
+from .weighting import blended, weighted
+from .windows import Window, WindowPlan
 
 __all__ = ["Conditioning", "check_vocabulary", "encode_long_prompt", "encode_plans", "num_rows", "resolve_window"]
 
@@ -46,7 +49,8 @@ def encode_long_prompt(
 ) -> Conditioning:
     """The conditioning of a prompt of any length, or of a list of B prompts, all brought to one length L.
 
-    Runs without gradients. Textual-inversion names must be expanded before (diffusers' `maybe_convert_prompt`).
+    Runs without gradients. Textual-inversion names must be expanded before (diffusers' `maybe_convert_prompt`), and
+    stand in brackets where they are to be weighted.
 
     Args:
         text: a prompt, or a list that is a batch of prompts (not parts of one, as `plan_windows` takes it).
@@ -55,19 +59,18 @@ def encode_long_prompt(
         window: rows of a window, BOS and EOS included; "auto" is the encoder's number of positions.
         context: "related" reads late sentences behind the earlier ones they need, see `plan_windows`.
         clip_skip: layers left out at the end, as in diffusers; None and 0 use all.
-        syntax: "plain"; brackets and signs are text.
+        syntax: "plain" takes brackets and signs as text; "a1111", "a1111-mean" and "compel" see `parse_prompt`.
 
     Raises:
-        PromptError: an option out of its range, a text that is no str, an empty list.
+        PromptError: an option out of its range, a text that is no str or not of the syntax, an empty list.
         ModelError: tokenizer and encoder do not fit, or the encoder gives NaN.
     """
-    if syntax != "plain":
-        raise PromptError(f"syntax is {syntax!r}; this version reads 'plain' only, a1111 and compel are not in it yet.")
     texts = [text] if isinstance(text, str) else text
     if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str) for one in texts):
         raise PromptError(f"text is a str or a non-empty list of them, not {text!r:.60} ({type(text).__name__}).")
     rows_per_window = resolve_window(window, tokenizer, text_encoder)
-    plans = tuple(plan_windows(one, tokenizer, window=rows_per_window, context=context) for one in texts)
+    prompts = [parse_prompt(one, syntax) for one in texts]
+    plans = tuple(plan_prompt(one, tokenizer, window=rows_per_window, context=context) for one in prompts)
     rows = num_rows(plans, window=rows_per_window)
     embeds, pooled = encode_plans(plans, tokenizer, text_encoder, rows=rows, clip_skip=clip_skip)
     return Conditioning(embeds, pooled, plans)
@@ -114,8 +117,9 @@ def num_rows(plans: Sequence[WindowPlan], *, window: int) -> int:
     L is then the smallest multiple of 77 that holds every text.
     """
     short = min(CLIP_LENGTH, window)
+    plans = [reading for plan in plans for reading in plan.readings]
     if plans[0].context != "none":
-        most = max(plan.num_tokens + 2 for plan in plans)
+        most = max(sum(len(each.own_ids) for each in plan.windows) + 2 for plan in plans)
         return -(-most // short) * short
     if all(len(plan.windows) == 1 and len(plan.windows[0].ids) <= short for plan in plans):
         return short
@@ -140,6 +144,11 @@ def encode_plans(
     of the empty text that hold padding. So the UNet sees one BOS and one text, as it was trained to. A window longer
     than the encoder is read in its `pieces` and joined in the same way, so that its row r is its token r.
 
+    Weights act on each forward pass by itself, after it, as `weighting.py` says: on the rows of a window's own tokens,
+    against the rows of the empty text at the same places; then `share` on all of the window's rows; a plan with others
+    `blended` in is the sum of all, each times its share, and its pooled vector likewise. No other weight reaches the
+    pooled vector: it is what the encoder makes of the text.
+
     The windows go through the encoder in order, `batch_size` at a time. B texts of one window each therefore give
     bit for bit what a stock pipeline gives, as long as B <= `batch_size` and the encoder has 77 positions.
 
@@ -151,35 +160,37 @@ def encode_plans(
         batch_size: windows in one forward pass, at least 1. Bounds the memory beside the result.
 
     Raises:
-        PromptError: `clip_skip` out of range, or `rows` too few.
+        PromptError: `clip_skip` out of range, `rows` too few, or a weight out of the dtype's range.
         ModelError: a token beyond the encoder's vocabulary, no padding token, NaN or infinity in the output.
     """
     width = min(rows, plans[0].window, num_positions(text_encoder))
-    reader = _Reader(tokenizer, text_encoder, width, clip_skip, penultimate)
+    reader = _Reader(tokenizer, text_encoder, width, clip_skip, penultimate, batch_size)
     length = rows if plans[0].context != "none" else min(rows, plans[0].window)  # of what has a BOS of its own
-    places_of = [_places(text, plan, width, length, rows) for text, plan in enumerate(plans)]
+    readings = [reading for plan in plans for reading in plan.readings]
+    places_of = [_places(text, plan, width, length, rows) for text, plan in enumerate(readings)]
     places = [place for each in places_of for place in each]
     reader.check(places)
     embeds, pooled = None, []
     for group in (places[start : start + batch_size] for start in range(0, len(places), batch_size)):
-        states, vectors = reader.read([place.ids for place in group])
+        states, vectors = reader.read([place.window.ids for place in group])
         if embeds is None:
-            embeds = states.new_empty(len(plans), rows, states.shape[-1])
+            embeds = states.new_empty(len(readings), rows, states.shape[-1])
         for index, place in enumerate(group):
-            embeds[place.text, place.at : place.end] = states[index, place.first : place.first + place.end - place.at]
+            own = reader.weighted(states[index], place.window, readings[place.text].syntax)
+            embeds[place.text, place.at : place.end] = own[place.first : place.first + place.end - place.at]
             if vectors is not None and place.at == 0:
                 pooled.append(vectors[index])
     assert embeds is not None  # a plan has at least one window
     gaps = [gap for text, each in enumerate(places_of) for gap in _gaps(text, each, length, rows)]
     _fill(embeds, gaps, length, reader)
-    return embeds, torch.stack(pooled) if pooled else None
+    return blended(embeds, plans), blended(torch.stack(pooled), plans) if pooled else None
 
 
 @dataclass(frozen=True)
 class _Place:
     """Where rows of one window go: its rows from `first` on become the rows at:end of the given text."""
 
-    ids: tuple[int, ...]
+    window: Window
     text: int
     first: int
     at: int
@@ -199,7 +210,7 @@ def _places(text: int, plan: WindowPlan, width: int, length: int, rows: int) -> 
             end = min(at + behind - first, stop)
             if len(window.ids) > width or at + min(behind, len(window.ids)) - first > end:
                 raise PromptError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
-            places.append(_Place(window.ids, text, first, at, end))
+            places.append(_Place(window, text, first, at, end))
             at = end
     return places
 
@@ -228,7 +239,7 @@ def _fill(embeds: Tensor, gaps: Sequence[_Gap], length: int, reader: "_Reader") 
     if not gaps:
         return
     tokenizer = reader.tokenizer
-    empty = reader.read([(tokenizer.bos_token_id, tokenizer.eos_token_id)])[0][0]
+    empty = reader.empty
     padding = empty[1 if tokenizer.pad_token_id == tokenizer.eos_token_id else 2 :]
     passage = torch.cat([empty, _tiled(padding, length - len(empty))])
     for gap in gaps:
@@ -248,6 +259,12 @@ class _Reader:
     width: int
     clip_skip: int | None
     penultimate: bool
+    batch_size: int
+
+    @cached_property
+    def empty(self) -> Tensor:
+        """The states (N, D) of the empty text."""
+        return self.read([(self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)])[0][0]
 
     def check(self, places: Sequence[_Place]) -> None:
         layers = self.text_encoder.config.num_hidden_layers - self.penultimate
@@ -255,21 +272,40 @@ class _Reader:
             raise PromptError(f"clip_skip is {self.clip_skip}; this encoder can leave out 0 to {layers} layers.")
         if self.tokenizer.pad_token_id is None:
             raise ModelError("The tokenizer has no padding token; that of Stable Diffusion 1.x is <|endoftext|>.")
-        largest, vocabulary = max(max(place.ids) for place in places), self.text_encoder.config.vocab_size
+        largest, vocabulary = max(max(place.window.ids) for place in places), self.text_encoder.config.vocab_size
         if largest >= vocabulary:
             raise ModelError(
                 f"The text has token {largest}, the text encoder knows {vocabulary} tokens. Take tokenizer and encoder "
                 "from one model, with the same textual inversions loaded."
             )
 
-    def read(self, windows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor | None]:
-        """One forward pass: states (W, N, D); projected EOS states (W, P), None without a projection."""
+    def weighted(self, states: Tensor, window: Window, syntax: str) -> Tensor:
+        """The states (N, D) of a window with its weights."""
+        if not window.weights and window.share == 1:
+            return states  # without a forward pass for the empty text
+        without = partial(self.read_without, window.ids)
+        return weighted(states, window, self.empty, syntax=syntax, read_without=without)
+
+    def read_without(self, ids: tuple[int, ...], spans: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+        """The states (N, D) of a window for each span of rows, to which attention is blind there."""
+        for start in range(0, len(spans), self.batch_size):
+            group = spans[start : start + self.batch_size]
+            yield from self.read([ids] * len(group), masked=group)[0]
+
+    def read(
+        self, windows: Sequence[tuple[int, ...]], *, masked: Sequence[tuple[int, int]] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        """One forward pass: states (W, N, D); projected EOS states (W, P), None without a projection.
+
+        masked: for each window the rows start:stop that no row attends to; none by default.
+        """
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[*window, *[pad] * (self.width - len(window))] for window in windows])
         # Offloaded weights lie on "meta"; accelerate's hooks then bring the ids to where the work is done.
         device = self.text_encoder.device
+        ids, mask = (each if device.type == "meta" else each.to(device) for each in (ids, _mask(ids, masked)))
         every_layer = self.penultimate or self.clip_skip is not None
-        output = self.text_encoder(ids if device.type == "meta" else ids.to(device), output_hidden_states=every_layer)
+        output = self.text_encoder(ids, mask if masked else None, output_hidden_states=every_layer)
         states = self._states(output)
         if not torch.isfinite(states).all():
             raise ModelError(
@@ -293,3 +329,10 @@ class _Reader:
         if self.clip_skip is None:
             return output.last_hidden_state
         return inner_text_model(self.text_encoder).final_layer_norm(output.hidden_states[-self.clip_skip - 1])  # type: ignore[operator]
+
+
+def _mask(ids: Tensor, masked: Sequence[tuple[int, int]]) -> Tensor:
+    mask = torch.ones_like(ids)
+    for row, (start, stop) in enumerate(masked):
+        mask[row, start:stop] = 0
+    return mask

@@ -1,6 +1,6 @@
 """One small exception tree: everything the package refuses derives from `LongClipError`."""
 
-__all__ = ["CheckpointError", "LongClipError", "ModelError", "PromptError"]
+__all__ = ["CheckpointError", "LongClipError", "ModelError", "PromptError", "PromptSyntaxError"]
 
 
 class LongClipError(ValueError):
@@ -17,3 +17,7 @@ class ModelError(LongClipError):
 
 class PromptError(LongClipError):
     """A text or an option of a prompt that cannot be used."""
+
+
+class PromptSyntaxError(PromptError):
+    """A prompt that is not written in its syntax. The message has three lines: what, the text around it, a caret."""

@@ -18,6 +18,7 @@ from .errors import ModelError, PromptError
 from .mixin import LongMixin
 from .positions import CLIP_LENGTH
 from .towers import Tower, common_window
+from .windows import WindowPlan
 
 __all__ = ["LongPromptFluxMixin", "LongPromptSD3Mixin"]
 
@@ -28,6 +29,13 @@ class _ClipSideMixin(LongMixin):
         super().load_longclip(*args, **kwargs)
         if self.tokenizer is not None:  # stock fixes this when it is built, and would go on at 77
             self.tokenizer_max_length = self.tokenizer.model_max_length
+
+    def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
+        if (syntax := self.prompt_options.syntax) != "plain":
+            raise PromptError(
+                f"syntax is {syntax!r}; this family reads 'plain' only, T5 would read the brackets as text."
+            )
+        return super()._plans(tower, texts, window)
 
 
 class LongPromptSD3Mixin(_ClipSideMixin):

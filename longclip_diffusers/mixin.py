@@ -4,6 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from diffusers.loaders import (
@@ -20,6 +21,7 @@ from .conditioning import num_rows
 from .errors import ModelError, PromptError
 from .kv_cache import PromptCacheMixin
 from .loading import LongLoadingMixin
+from .syntax import parse_prompt
 from .towers import Tower, common_window, encode_together
 from .windows import WindowPlan
 
@@ -79,12 +81,14 @@ class LongMixin(LongLoadingMixin):
         return encoded[0], encoded[1]
 
     def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
-        tokenizer = tower.tokenizer
+        tokenizer, options = tower.tokenizer, self.prompt_options
+        prompts = [parse_prompt(text, options.syntax) for text in texts]
         inversions = tokenizer.get_added_vocab().keys() - {*tokenizer.all_special_tokens}
         if inversions and isinstance(self, TextualInversionLoaderMixin):
             # A copy without a limit, or transformers warns of text that no encoder is going to see whole.
-            texts = self.maybe_convert_prompt(texts, limited(tokenizer, NO_LIMIT))
-        return [tower.plan(text, window=window, context=self.prompt_options.context) for text in texts]
+            convert = partial(self.maybe_convert_prompt, tokenizer=limited(tokenizer, NO_LIMIT))
+            prompts = [prompt.converted(convert) for prompt in prompts]
+        return [tower.plan(prompt, window=window, context=options.context) for prompt in prompts]
 
     @contextmanager
     def _lora_scaled(self, towers: Sequence[Tower], scale: float | None) -> Iterator[None]:

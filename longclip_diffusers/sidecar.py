@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from .errors import CheckpointError, LongClipError, PromptError
+from .syntax import SYNTAXES
 from .windows import Context
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 SIDECAR = "longclip_config.json"
 AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
 GENERATION = "generation"  # the sidecar's key for `Generation`
-_CHOICES = {"context": get_args(Context), "syntax": ("plain",), "g_mode": ("chunk", "stretch", "first77")}
+_CHOICES = {"context": get_args(Context), "syntax": SYNTAXES, "g_mode": ("chunk", "stretch", "first77")}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PromptOptions:
 
     window: tokens per window, BOS and EOS included; "auto" is the encoder's own length (77 rows where all is short).
     context: "related" reads a window behind the earlier sentences it needs; "none" reads it alone.
-    syntax: "plain", prose taken literally.
+    syntax: "plain", prose taken literally; "a1111", "a1111-mean" or "compel": see `parse_prompt`.
     g_mode: how SDXL's second encoder reads a text longer than itself, see `LongPromptXLMixin`; unused else.
     """
 

@@ -10,8 +10,9 @@ from transformers import CLIPTokenizer
 from .conditioning import check_vocabulary, encode_plans, resolve_window
 from .errors import ModelError
 from .positions import CLIP_LENGTH
+from .syntax import Prompt, plan_prompt
 from .text_encoder import TextEncoder, num_positions
-from .windows import Window, WindowPlan, plan_windows
+from .windows import Window, WindowPlan
 
 __all__ = ["Tower", "common_window", "encode_together"]
 
@@ -31,8 +32,8 @@ class Tower:
     first_only: bool = False
     whole: bool = False
 
-    def plan(self, text: str, *, window: int, context: str) -> WindowPlan:
-        """The windows of a text, its textual inversions expanded, for `encode_together`.
+    def plan(self, prompt: Prompt, *, window: int, context: str) -> WindowPlan:
+        """The windows of a parsed prompt, its textual inversions expanded, for `encode_together`.
 
         Args:
             window: `common_window`'s. A shorter encoder reads its windows in pieces; with `context` it has windows of
@@ -40,9 +41,9 @@ class Tower:
         """
         positions = num_positions(self.text_encoder)
         if context != "none":
-            plan = plan_windows(text, self.tokenizer, window=min(window, positions), context=context)
+            plan = plan_prompt(prompt, self.tokenizer, window=min(window, positions), context=context)
         else:
-            plan = plan_windows(text, self.tokenizer, window=window, piece=positions if positions < window else None)
+            plan = plan_prompt(prompt, self.tokenizer, window=window, piece=positions if positions < window else None)
         return _first_rows(plan, min(CLIP_LENGTH, positions)) if self.first_only else plan
 
 
@@ -96,4 +97,5 @@ def encode_together(
 def _first_rows(plan: WindowPlan, rows: int) -> WindowPlan:
     first = plan.windows[0]
     ids = (first.ids[0], *first.own_ids[: rows - 2], first.ids[-1])
-    return replace(plan, windows=(Window(ids, first.text),))
+    window = Window(ids, first.text, weights=first.weights[: rows - 2], share=first.share)
+    return replace(plan, windows=(window,), blended=tuple(_first_rows(other, rows) for other in plan.blended))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .context import related_sentences
 from .errors import ModelError, PromptError
+from .passages import Passage
 from .positions import LONG_LENGTH
 from .sentences import clause_ends, sentence_ends, word_ends
 
@@ -49,6 +50,7 @@ class Window:
 
     `text` is the own part in words, `cut` where it ends, `context` the earlier passages it is read behind. `pieces`
     are the same tokens in shorter windows, where the window is longer than the piece that `plan_windows` was given.
+    `weights` are those of the own tokens, none where all are 1; `share` is the weight of the window as a whole.
     """
 
     ids: tuple[Any, ...]
@@ -57,6 +59,8 @@ class Window:
     cut: Cut = "end"
     context: tuple[str, ...] = ()
     pieces: tuple["Window", ...] = ()
+    weights: tuple[float, ...] = ()
+    share: float = 1.0
 
     @property
     def own_ids(self) -> tuple[Any, ...]:
@@ -66,26 +70,43 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """The windows of one text, in order; `window` is the row limit of each, BOS and EOS included. `str()` reports."""
+    """The windows of one text, in order; `window` is the row limit of each, BOS and EOS included. `str()` reports.
+
+    `syntax` says what weights do (see `encode_plans`). A prompt that is a blend of several readings has a plan for
+    each: this one, and those in `blended`, which have none themselves. `share` is what each brings to the sum.
+    """
 
     windows: tuple[Window, ...]
     window: int
     context: str = "none"
+    syntax: str = "plain"
+    share: float = 1.0
+    blended: tuple["WindowPlan", ...] = ()
+
+    @property
+    def readings(self) -> tuple["WindowPlan", ...]:
+        """The plans whose rows add up to the prompt's; mostly this one alone."""
+        return (self, *self.blended)
 
     @property
     def num_tokens(self) -> int:
         """Content tokens of the whole text, each counted once."""
-        return sum(len(window.own_ids) for window in self.windows)
+        return sum(len(window.own_ids) for plan in self.readings for window in plan.windows)
 
     def __str__(self) -> str:
-        head = (
-            f"{_count(self.num_tokens, 'token')} in {_count(len(self.windows), 'window')} of at most {self.window - 2}"
-        )
-        return "\n".join([head, *(line for i, window in enumerate(self.windows, 1) for line in _describe(i, window))])
+        return "\n".join(line for plan in self.readings for line in plan._lines(blend=bool(self.blended)))
+
+    def _lines(self, *, blend: bool) -> Iterator[str]:
+        share = f"{self.share:.3g} of: " if blend or self.share != 1 else ""
+        num_tokens = sum(len(window.own_ids) for window in self.windows)
+        windows = _count(len(self.windows), "window")
+        yield f"{share}{_count(num_tokens, 'token')} in {windows} of at most {self.window - 2}"
+        for number, window in enumerate(self.windows, 1):
+            yield from _describe(number, window)
 
 
 def plan_windows(
-    text: str | Sequence[str],
+    text: str | Sequence[str | Passage],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     window: int = LONG_LENGTH,
@@ -99,7 +120,8 @@ def plan_windows(
     group (`<cat> <cat>_1 <cat>_2`, as diffusers' `maybe_convert_prompt` writes it) is one word.
 
     Args:
-        text: a prompt; or a list, each text of which starts a new window (empty ones are left out).
+        text: a prompt; or a list, each text of which starts a new window (empty ones are left out). A text may be a
+            `Passage`, whose weights the windows then have.
         tokenizer: CLIP's, with any tokens added to it.
         window: rows of a window, BOS and EOS included; at least 3.
         context: "related" reads sentences behind the earlier ones they need (`context.py`). The first window is filled
@@ -125,7 +147,8 @@ def plan_windows(
         raise ModelError(f"{type(tokenizer).__name__} is no CLIPTokenizer with BOS and EOS; see load_tokenizer.")
     if piece is not None and context != "none":
         raise PromptError(f"piece is {piece}, which goes with context='none' only; give it as the window.")
-    parts = [_read(part, tokenizer) for part in texts]
+    passages = [part if isinstance(part, Passage) else Passage(((part, 1.0),)) for part in texts]
+    parts = [_read(passage, tokenizer) for passage in passages]
     if context == "none":
         windows = [made for part in parts for made in _plain_windows(part, window - 2, piece)]
     else:
@@ -143,7 +166,8 @@ def split_windows(tokens: "Tokens", limit: int, context: str = "none") -> list[W
 class Tokens:
     """A text, its content tokens (ids, or whatever stands for them), the character each starts at, BOS and EOS.
 
-    `joined` are the positions before which no cut may be, inside a textual inversion; `finders` as `CUT_FINDERS`.
+    `joined` are the positions before which no cut may be, inside a textual inversion; `finders` as `CUT_FINDERS`;
+    `weights` of the tokens, and the text's `share`, as a `Window` has them.
     """
 
     text: str
@@ -153,6 +177,8 @@ class Tokens:
     eos: Any
     joined: frozenset[int] = frozenset()
     finders: Mapping[Cut, Callable[[str], Iterable[int]]] = field(default_factory=lambda: CUT_FINDERS)
+    weights: tuple[float, ...] = ()
+    share: float = 1.0
 
     @cached_property
     def ends(self) -> dict[Cut, list[int]]:
@@ -171,21 +197,35 @@ class Tokens:
     def window(self, start: int, stop: int, cut: Cut, context: Sequence[tuple[int, int]] = ()) -> Window:
         """The window that holds the tokens start:stop behind the given earlier spans."""
         before = tuple(token for first, last in context for token in self.ids[first:last])
-        ids = (self.bos, *before, *self.ids[start:stop], self.eos)
-        return Window(ids, self.words(start, stop), len(before), cut, tuple(self.words(*span) for span in context))
+        weights = self.weights[start:stop]
+        return Window(
+            (self.bos, *before, *self.ids[start:stop], self.eos),
+            self.words(start, stop),
+            len(before),
+            cut,
+            tuple(self.words(*span) for span in context),
+            weights=weights if any(weight != 1 for weight in weights) else (),
+            share=self.share,
+        )
 
 
-def _read(text: str, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
-    from .tokenizer import normalize_text  # here: ComfyUI, which plans windows with tokens of its own, has no ftfy
-
-    text = normalize_text(text)
+def _read(passage: Passage, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
+    weighted = passage.read()
     encoded = tokenizer(
-        text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True
+        weighted.text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True
     )  # verbose: transformers warns of text beyond model_max_length, which is what windows are for
-    starts = [start for start, _ in encoded["offset_mapping"]]
+    offsets = encoded["offset_mapping"]
     ids = tuple(encoded["input_ids"])
-    joined = _joined(ids, _inversion_groups(tokenizer.get_added_vocab()))
-    return Tokens(text, ids, starts, tokenizer.bos_token_id, tokenizer.eos_token_id, joined)
+    return Tokens(
+        weighted.text,
+        ids,
+        [start for start, _ in offsets],
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        _joined(ids, _inversion_groups(tokenizer.get_added_vocab())),
+        weights=weighted.weights_of(offsets),
+        share=passage.share,
+    )
 
 
 def _joined(ids: Sequence[int], groups: dict[int, int]) -> frozenset[int]:
@@ -295,9 +335,16 @@ def _group_sentences(lengths: Sequence[int], limit: int) -> list[tuple[int, int]
 
 def _describe(number: int, window: Window) -> list[str]:
     behind = f" behind {window.num_context} of context" if window.num_context else ""
-    size = f"{_count(len(window.own_ids), 'token')}{behind}"
+    size = f"{_count(len(window.own_ids), 'token')}{behind}{_weights(window)}"
     line = f"window {number}: {size}; {CUT_WORDS[window.cut]}: {_shorten(window.text, 72)}"
     return [line, *(f"    read behind: {_shorten(passage, 72)}" for passage in window.context)]
+
+
+def _weights(window: Window) -> str:
+    changed = [weight for weight in window.weights if weight != 1]
+    bounds = " to ".join(f"{weight:.3g}" for weight in sorted({min(changed), max(changed)})) if changed else ""
+    tokens = f", {len(changed)} weighted {bounds}" if changed else ""
+    return tokens + (f", the whole weighted {window.share:.3g}" if window.share != 1 else "")
 
 
 def _shorten(text: str, width: int) -> str:

@@ -229,7 +229,7 @@ def test_the_window_is_the_encoders_table_unless_named(tokenizer, long_encoder):
         ({"context": "all"}, "context is 'all'"),
         ({"clip_skip": 4}, "clip_skip is 4; .* 0 to 3"),
         ({"clip_skip": -1}, "clip_skip is -1"),
-        ({"syntax": "compel"}, "syntax is 'compel'; this version reads 'plain' only"),
+        ({"syntax": "webui"}, "syntax is 'webui'; it can be 'plain', 'a1111'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message, tokenizer, long_encoder):

@@ -16,9 +16,9 @@ ROWS = (
     {"cli", "comfyui"},
     {"pipelines", "generation", "evaluation", "training"},
     {"mixin", "experimental", "loading", "components", "sidecar", "storybook", "pictures", "prompt_files"},
-    {"conditioning", "kv_cache", "syntax", "towers"},
+    {"conditioning", "kv_cache", "syntax", "towers", "weighting"},
     {"text_encoder", "checkpoints"},
-    {"tokenizer", "windows", "context", "positions", "sentences"},
+    {"tokenizer", "windows", "context", "passages", "positions", "sentences"},
     {"models", "errors"},
 )
 FRONT_DOOR = {"__init__", "__main__", "_api"}

@@ -225,7 +225,7 @@ def test_options_come_from_the_call_else_the_sidecar(stock_folder):
     assert load(stock_folder, context="none").prompt_options == PromptOptions(window=50)
 
 
-@pytest.mark.parametrize("option", [{"window": 1}, {"context": "far"}, {"syntax": "a1111"}])
+@pytest.mark.parametrize("option", [{"window": 1}, {"context": "far"}, {"syntax": "webui"}])
 def test_options_out_of_range_are_refused(stock_folder, option):
     with pytest.raises(LongClipError, match=next(iter(option))):
         StableDiffusionLongPipeline.from_pretrained(stock_folder, longclip=None, **option)

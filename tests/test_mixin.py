@@ -286,7 +286,7 @@ def test_encoder_under_a_cpu_offload_hook():
 
 
 @pytest.mark.parametrize(
-    "options", [{"window": 2}, {"window": "long"}, {"window": True}, {"context": "all"}, {"syntax": "a1111"}]
+    "options", [{"window": 2}, {"window": "long"}, {"window": True}, {"context": "all"}, {"syntax": "webui"}]
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(LongClipError, match=str(next(iter(options)))):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..errors import LongClipError
+from ..errors import LongClipError, PromptSyntaxError
 
 __all__ = ["UsageError", "exit_code", "quiet_libraries"]
 
@@ -21,7 +21,7 @@ class UsageError(Exception):
 def exit_code(program: str, work: Callable[[], int | None], *, debug: bool = False) -> int:
     """Run `work` and say how it went: its own code (None is 0), 1 for an error, 2 for wrong usage.
 
-    An error is one line on stderr, with `debug` its traceback.
+    An error is one line on stderr (one of a prompt's syntax three, which show the place), with `debug` its traceback.
     """
     # Threads that wait in a loop make a small model some eighty times slower as soon as another process is at work.
     # OpenMP reads this when torch is imported, which is still to come.
@@ -40,6 +40,8 @@ def exit_code(program: str, work: Callable[[], int | None], *, debug: bool = Fal
             traceback.print_exc()
         elif isinstance(error, UsageError):
             _complain(program, f"{error} See {program} --help.")
+        elif isinstance(error, PromptSyntaxError):
+            print(f"{program}: {error}", file=sys.stderr)
         elif isinstance(error, LongClipError):
             _complain(program, str(error))
         else:  # a library's error, or a fault of ours: its name helps, and so does the way to the whole of it

@@ -61,8 +61,13 @@ class Options:
     num_images: Annotated[int, arg(metavar="N")] = 1
     """Pictures per prompt, with the seeds SEED, SEED+1, ..."""
 
-    syntax: Annotated[str | None, arg(metavar="plain", help_behavior_hint="(default: plain)")] = None
-    """How the prompt is written: plain takes every bracket and sign as text."""
+    syntax: Annotated[
+        Literal["plain", "a1111", "a1111-mean", "compel"] | None,
+        arg(metavar="plain|a1111|a1111-mean|compel", help_behavior_hint="(default: the model's, else plain)"),
+    ] = None
+    """How prompt and negative are written. plain: every bracket and sign is text. a1111: (x), [x], (x:1.3), escapes
+    \\( \\), and BREAK starts a window; a1111-mean: the same with A1111's own arithmetic. compel: x++, (x)1.3, .blend(),
+    .and()."""
 
     window: Annotated[str | None, arg(metavar="auto|N", help_behavior_hint="(default: the model's, else auto)")] = None
     """Tokens the encoder reads at once; auto is its own length."""

@@ -289,7 +289,6 @@ def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
         (["a", "--num-images", "0"], 2, "--num-images 0"),
         (["a", "--window", "2"], 1, "window=2"),
         (["a", "--window", "many"], 2, "--window many"),
-        (["a", "--syntax", "a1111"], 1, "syntax='a1111'"),
         (["a", "--out", "picture.jpg"], 2, "picture.jpg: expected a name that ends in .png"),
         (["a", "--out", "binary.txt/below/a.png"], 1, "below cannot be written"),
         (["--batch", "nowhere.txt"], 1, "nowhere.txt cannot be read"),
@@ -322,6 +321,30 @@ def test_debug_shows_the_traceback(run):
     assert code == 1
     assert "Traceback" in err
     assert "steps=0" in err
+
+
+def test_syntax_reaches_the_pipeline_and_the_file(run, model):
+    text = "a (red:1.5) bay BREAK a [gull]"
+    assert run(text, "--syntax", "a1111", "--negative", "(grey:1.2)", "--seed", SEED, "--out", "a.png")[0] == 0
+    options = {"load": {"syntax": "a1111"}, "negative_prompt": "(grey:1.2)"}
+    assert np.array_equal(pixels("a.png"), drawn(StableDiffusionLongPipeline, model, text, **options))
+    assert not np.array_equal(pixels("a.png"), drawn(StableDiffusionLongPipeline, model, text))
+    assert metadata("a.png")["syntax"] == "a1111"
+    _, out, _ = run(text, "--syntax", "a1111", "--tokens")
+    assert out.startswith("12 tokens in 2 windows")
+    assert "3 weighted 1.5" in out
+
+
+def test_mistake_of_syntax_shows_the_place(run):
+    code, _, err = run("a (red cat", "--syntax", "a1111", "--tokens")
+    assert code == 1
+    assert err.splitlines()[-2:] == ["    a (red cat", "      ^"]
+
+
+def test_unknown_syntax_is_wrong_usage(run):
+    code, _, err = run("a", "--syntax", "webui")
+    assert code == 2
+    assert "a1111-mean" in err
 
 
 def test_unknown_option_is_wrong_usage(run):
