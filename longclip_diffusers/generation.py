@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from .errors import LongClipError, ModelError, PromptError
+from .kv_cache import PromptCacheMixin
 from .loading import stock_class
 from .mixin import LongMixin
 from .pictures import side_by_side
@@ -32,7 +33,7 @@ class Placement:
     """Where and how a model computes.
 
     device: auto (cuda, else mps, else cpu), cuda, mps or cpu. dtype: auto (float16 on cuda and mps, else float32),
-    float32, float16 or bfloat16. attention: sdpa or xformers. offload: keep on the device only what computes.
+    float32, float16 or bfloat16. attention: sdpa or xformers (CUDA). offload: keep on the device only what computes.
     """
 
     device: str = "auto"
@@ -50,18 +51,19 @@ class Placement:
         device = next(name for name in there if there[name]) if self.device == "auto" else self.device
         if not there.get(device):
             raise ModelError(f"No {device} device here (PyTorch {torch.__version__}). Use device auto or cpu.")
-        if device == "cpu" and (self.offload or self.attention == "xformers"):
-            option = "offload" if self.offload else "attention xformers"
-            raise ModelError(f"{option} needs a GPU, and this runs on the CPU. Leave it out.")
+        if device == "cpu" and self.offload:
+            raise ModelError("offload needs a GPU, and this runs on the CPU. Leave it out.")
+        if device != "cuda" and self.attention == "xformers":
+            raise ModelError(f"attention xformers needs a GPU with CUDA, and this runs on the {device}. Leave it out.")
         if self.dtype == "auto":
             return torch.device(device), torch.float32 if device == "cpu" else torch.float16
         return torch.device(device), DTYPES[self.dtype]
 
     def place(self, pipe: DiffusionPipeline) -> None:
-        """Bring a pipeline there.
+        """Bring a pipeline there; a long one caches its prompts, unless memory is to be saved.
 
         Raises:
-            ModelError: xformers is asked for and not installed.
+            ModelError: xformers is asked for, and not installed or of no use here.
         """
         device, _ = self.resolve()
         if self.attention == "xformers":
@@ -69,6 +71,13 @@ class Placement:
                 pipe.enable_xformers_memory_efficient_attention()
             except ModuleNotFoundError as error:
                 raise ModelError("xformers is not installed: pip install 'longclip-diffusers[xformers]'.") from error
+            except (ImportError, NotImplementedError, RuntimeError) as error:
+                raise ModelError(
+                    f"xformers is installed and does not work with PyTorch {torch.__version__} here "
+                    f"({_first_line(error)}). Use attention sdpa."
+                ) from error
+        if isinstance(pipe, PromptCacheMixin) and not self.offload:
+            pipe.enable_prompt_cache()
         if self.offload:
             pipe.enable_model_cpu_offload(device=device)
         else:
@@ -199,8 +208,11 @@ def _model_errors(model: str | Path) -> Iterator[None]:
     except LongClipError:
         raise
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{str(model)!r} is no model that can be opened: expected a diffusers folder, a checkpoint file, or the id "
-            f"of a model on the hub ({reason})."
+            f"of a model on the hub ({_first_line(error)})."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 import toys
+from drawing import draw
 from folders import GUIDANCE, STEPS, miniature, stock_model
 
+from longclip_diffusers import StableDiffusionLongPipeline
 from longclip_diffusers.errors import CheckpointError, ModelError, PromptError
 from longclip_diffusers.generation import Painter, Placement, check_size, load_pipeline, load_reader, truncating_twin
 from longclip_diffusers.sidecar import SIDECAR, Generation, read_generation, read_sidecar
@@ -73,6 +75,49 @@ def test_missing_device_is_refused(monkeypatch, device):
         monkeypatch.setattr(backend, "is_available", lambda: False)
     with pytest.raises(ModelError, match=f"No {device} device here"):
         Placement(device).resolve()
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_xformers_without_cuda_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(ModelError, match=f"attention xformers needs a GPU with CUDA, and this runs on the {device}"):
+        Placement(device, attention="xformers").resolve()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("Refer to", name="xformers"), r"pip install 'longclip-diffusers\[xformers\]'"),
+        (NotImplementedError("No operator found\nfor this"), r"does not work with PyTorch .*\(No operator found\)"),
+        (ImportError(), r"\(ImportError\). Use attention sdpa"),
+    ],
+)
+def test_xformers_that_does_not_work_is_one_line(monkeypatch, error, message):
+    def fail():
+        raise error
+
+    pipe = StableDiffusionLongPipeline(**toys.stable_diffusion_components())
+    monkeypatch.setattr(pipe, "enable_xformers_memory_efficient_attention", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ModelError, match=message) as caught:
+        Placement("cuda", attention="xformers").place(pipe)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_prompts_are_cached_unless_memory_is_to_be_saved(monkeypatch, offload):
+    pipe = StableDiffusionLongPipeline(**toys.stable_diffusion_components())
+    monkeypatch.setattr(Placement, "resolve", lambda self: (torch.device("cpu"), torch.float32))
+    monkeypatch.setattr(pipe, "enable_model_cpu_offload", lambda device: None)
+    Placement(offload=offload).place(pipe)
+    cached = []
+
+    def look(pipe, step, timestep, tensors):
+        cached.append(bool(pipe.unet._forward_pre_hooks))
+        return tensors
+
+    draw(pipe, callback_on_step_end=look)
+    assert cached == [not offload] * 2
 
 
 # ---- pictures

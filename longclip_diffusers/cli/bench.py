@@ -1,5 +1,6 @@
 """`longclip bench`: ratios of time and of counted work, each measured side by side in one run."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -53,9 +54,59 @@ def train(
     }
     rows = bench_train(**settings)
     print(bench_table(rows))
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps({"rows": [asdict(row) for row in rows], **settings}, indent=2) + "\n")
+    _write(json, rows, settings)
 
 
-verbs = {"train": train}
+def generate(
+    *,
+    lengths: tuple[int, ...] = (77, 248, 496, 992, 1984),
+    model: Literal["sd15", "tiny"] = "sd15",
+    size: int = 512,
+    batch_size: int = 2,
+    device: str = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    repeats: int = 3,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """A step of drawing for longer and longer texts, with the prompt's keys and values cached and without.
+
+    A UNet of random weights; ratios are to the step with 77 tokens and no cache. FLOPs are counted exactly.
+
+    Args:
+        lengths: tokens of text.
+        model: the shape of SD 1.5's UNet, or a toy's.
+        size: of the picture in pixels.
+        batch_size: 2 is one picture with guidance.
+        device: cpu or cuda.
+        dtype: of weights and inputs.
+        repeats: how often each step is timed, all of them in turn; the fastest counts. 0 only counts FLOPs, which
+            takes seconds; timing SD 1.5's shape on the CPU takes many minutes.
+        seed: of weights and inputs.
+        json: where the numbers go as well.
+    """
+    quiet_libraries()
+    from ..evaluation.speed import bench_generate, speed_table
+
+    settings: dict[str, Any] = {
+        "lengths": lengths,
+        "model": model,
+        "size": size,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "repeats": repeats,
+        "seed": seed,
+    }
+    rows = bench_generate(**settings)
+    print(speed_table(rows))
+    _write(json, rows, settings)
+
+
+def _write(file: Path | None, rows: Sequence[Any], settings: dict[str, Any]) -> None:
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dumps({"rows": [asdict(row) for row in rows], **settings}, indent=2) + "\n")
+
+
+verbs = {"train": train, "generate": generate}

@@ -42,3 +42,20 @@ def test_counted_work_at_the_papers_size():
 def test_nonsense_is_refused(capsys):
     assert longclip.main(["bench", "train", "--depth", "0"]) == 1
     assert capsys.readouterr().err == "longclip: depth is 0; it must be 1 at least.\n"
+
+
+def test_bench_generate(tmp_path, capsys):
+    file = tmp_path / "new" / "speed.json"
+    options = ["--model", "tiny", "--size", "64", "--lengths", "77", "496", "--repeats", "1", "--dtype", "bfloat16"]
+    assert longclip.main(["bench", "generate", *options, "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert (written["lengths"], written["dtype"], written["repeats"]) == ([77, 496], "bfloat16", 1)
+    assert [(row["tokens"], row["cache"]) for row in written["rows"]] == [
+        (77, False),
+        (77, True),
+        (496, False),
+        (496, True),
+    ]
+    printed = capsys.readouterr().out
+    for row in written["rows"]:
+        assert f"({row['flops_ratio']:.3f}x) | {row['seconds']:.4f} ({row['seconds_ratio']:.2f}x) |" in printed
