@@ -9,7 +9,7 @@ CHAPTER = "The old lamp hangs above the grey door, and a boat with a red sail li
 FOLDER = bundled() / "longclip"
 
 
-# Rounding is to 2^-11 and 2^-8, some 0.0005 and 0.004; twelve layers make up to ten and fifteen times as much of it.
+# Rounding is to 2^-11 and 2^-8, some 0.0005 and 0.004; the layers make up to some ten and fifteen times as much of it.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.1)])
 def test_a_chapter_in_half_precision(dtype, tolerance):
     tokenizer = load_tokenizer()

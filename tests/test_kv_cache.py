@@ -158,7 +158,7 @@ def test_consecutive_prompts_and_changed_weights():
     for change in (lambda _: None, lambda unet: prompt_layers(unet)[0].weight.data.mul_(-1)):
         for pipe in (cached, plain):
             change(pipe.unet)
-        for prompt in (CHAPTER, "a cat", CHAPTER, ["a cat", "a dog"]):
+        for prompt in (CHAPTER, "a cat", "a dog", ["a cat", "a dog"]):
             assert_equal([draw(pipe, prompt) for pipe in (cached, plain)])
 
 
@@ -338,12 +338,12 @@ def test_compiled_models_are_left_alone(compiled):
         assert not unet._forward_pre_hooks
 
 
-def test_a_compiled_part_draws_the_same():
+def test_a_compiled_unet_draws_the_same():
     pipe = pipeline()
     expected = draw(pipe, CHAPTER)
     pipe.enable_prompt_cache()
-    pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2.compile(backend="eager")
-    np.testing.assert_allclose(draw(pipe, CHAPTER), expected, atol=1e-6)
+    pipe.unet.compile(backend="eager", fullgraph=True)
+    assert np.array_equal(draw(pipe, CHAPTER), expected)
 
 
 # ---- what a call leaves behind
