@@ -220,3 +220,11 @@ def test_from_pipe_of_a_class_without_a_file_of_its_own():
     twin = AutoLongPipeline.from_pipe(FluxImg2ImgPipeline(**toys_dit.flux_components()), longclip="stretch")
     assert isinstance(twin, FluxImg2ImgPipeline)
     assert not torch.equal(encode(twin, LONG + "red")[1], encode(twin, LONG + "blue")[1])
+
+
+@pytest.mark.parametrize("make", [sd3, lambda: FluxLongPipeline(**toys_dit.flux_components())])
+def test_a_syntax_that_t5_would_read_as_text_is_refused(make):
+    pipe = make()
+    pipe.prompt_options = PromptOptions(syntax="a1111")
+    with pytest.raises(PromptError, match="syntax is 'a1111'; this family reads 'plain' only"):
+        encode(pipe, "a (red) cat")

@@ -247,6 +247,7 @@ def test_a_mistake_is_shown_with_a_caret_under_it(syntax, text, at, message):
     assert caret.strip() == "^"
     if at is not None:
         behind = line[len(caret) - 1 :].removesuffix("...")
+        assert behind
         assert behind == text[text.find(at) :][: len(behind)].replace("\n", " ")
         assert behind.startswith(at[: len(behind)])
 

@@ -100,11 +100,12 @@ def test_later_windows_are_weighted_against_the_same_rows_of_the_empty_text(toke
 
 
 def test_with_context_a_windows_own_rows_are_weighted_only(tokenizer, encoder):
-    text = STORY.replace("The roof is green", "(The roof is green:1.5)")
+    text = STORY.replace("The roof is green", "(The roof is green:1.5)").replace("door", "(door:1.5)")
     plans = [plan_prompt(parse_prompt(one, "a1111"), tokenizer, window=77, context="related") for one in (text, STORY)]
-    assert any("roof is green" in passage for window in plans[0].windows for passage in window.context)
+    assert "The roof is green." in plans[0].windows[-1].context
     weighted, plain = (encode_plans([p], tokenizer, encoder, rows=num_rows(plans, window=77))[0] for p in plans)
-    assert changed_rows(weighted, plain) == list(range(1, 1 + len("Theroofisgreen")))
+    door = 1 + len(STORY.partition("door")[0].replace(" ", ""))
+    assert changed_rows(weighted, plain) == [*range(1, 1 + len("Theroofisgreen")), *range(door, door + 4)]
 
 
 @pytest.mark.parametrize("syntax", ["a1111", "a1111-mean", "compel"])
