@@ -29,11 +29,11 @@ from ..evaluation.retrieval import sentence_prefixes
 from ..evaluation.slots import storybook_zeroshot
 from ..models import bundled
 from ..pipelines import StableDiffusionLongPipeline
+from ..positions import CLIP_LENGTH
 from ..sidecar import read_generation
 from ..storybook.captions import short_caption
 from ..storybook.scene import draw_scene
 from ..tokenizer import load_tokenizer
-from .anchor import Anchor
 from .data.storybook import StorybookData
 from .finetune import fine_tune
 from .recipe import Recipe
@@ -247,8 +247,10 @@ def _details(pipe: DiffusionPipeline, task: Task) -> dict[str, float]:
 
 @torch.no_grad()
 def _drift(source: Path, task: Task) -> float:
-    """Relative squared error of the token states of short prompts, all 77 rows, against the base encoder's."""
-    base, encoder = (load_text_encoder(each, dtype=torch.float32) for each in (bundled() / "clip", source))
-    rng = random.Random(f"{task.seed}/drift")
+    """Relative squared error of what the UNet reads of short prompts, all 77 rows, against the base encoder's."""
+    tokenizer, rng = load_tokenizer(max_length=CLIP_LENGTH), random.Random(f"{task.seed}/drift")
     prompts = [str(short_caption(draw_scene(rng), rng)) for _ in range(64)]
-    return Anchor(encoder, base, load_tokenizer()).short_loss(prompts).item()
+    ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    encoders = (load_text_encoder(each, dtype=torch.float32) for each in (bundled() / "clip", source))
+    base, states = (encoder(ids).last_hidden_state for encoder in encoders)
+    return ((states - base).square().sum(-1) / base.square().sum(-1)).mean().item()

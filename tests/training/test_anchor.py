@@ -36,25 +36,25 @@ def states(encoder, ids):
         return encoder(torch.tensor([ids]), output_hidden_states=True)
 
 
-def test_targets_are_each_windows_own_rows_as_the_pipeline_reads_them(anchor):
+def test_targets_are_each_windows_own_rows(anchor):
     plan = plan_windows(LONG, anchor.tokenizer, window=77, context="related")
     assert len(plan.windows) > 1
     targets, owned = anchor._targets([LONG], 248)
     assert owned.item() == plan.num_tokens + 2
     window = plan.windows[1]
     start = 1 + len(plan.windows[0].own_ids)
-    expected = states(anchor.teacher, window.ids).last_hidden_state[0, 1 + window.num_context : -1]
+    expected = states(anchor.teacher, window.ids).hidden_states[-1][0, 1 + window.num_context : -1]
     torch.testing.assert_close(targets.states[-1, 0, start : start + len(expected)], expected)
 
 
 def test_the_end_row_is_the_first_windows(anchor):
     first = plan_windows(LONG, anchor.tokenizer, window=77, context="related").windows[0]
     targets, owned = anchor._targets([LONG], 248)
-    expected = states(anchor.teacher, first.ids).last_hidden_state[0, -1]
+    expected = states(anchor.teacher, first.ids).hidden_states[-1][0, -1]
     torch.testing.assert_close(targets.states[-1, 0, owned.item() - 1], expected)
 
 
-def test_penultimate_states_are_compared_without_the_norm(teacher, tokenizer):
+def test_penultimate_states_are_compared_where_sdxl_reads(teacher, tokenizer):
     anchor = Anchor(stretch_text_encoder(teacher), teacher, tokenizer, reads="penultimate")
     first = plan_windows(LONG, tokenizer, window=77, context="related").windows[0]
     targets, _ = anchor._targets([LONG], 248)
@@ -72,7 +72,7 @@ def test_pooled_features_are_anchored_for_encoders_with_projection(tokenizer, re
     with torch.no_grad():
         student.text_projection.weight.mul_(1.5)
     after = anchor.loss([SHORT], [SHORT]).item()
-    # "last" already holds the end row behind the norm; there the projection is nobody's to train.
+    # "last" already holds the end row; there the projection is nobody's to train.
     assert (after > before + 0.1) == (reads == "penultimate")
 
 
