@@ -32,8 +32,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 class Placement:
     """Where and how a model computes.
 
-    device: auto (cuda, else mps, else cpu), cuda, mps or cpu. dtype: auto (float16 on cuda and mps, else float32),
-    float32, float16 or bfloat16. attention: sdpa or xformers (CUDA). offload: keep on the device only what computes.
+    device: auto (cuda, else mps, else cpu), cuda, cuda:N, mps or cpu. dtype: auto (float16 on cuda and mps, else
+    float32), float32, float16 or bfloat16. attention: sdpa or xformers (CUDA). offload: keep on the device only what
+    computes.
     """
 
     device: str = "auto"
@@ -49,14 +50,15 @@ class Placement:
         """
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         device = next(name for name in there if there[name]) if self.device == "auto" else self.device
-        if not there.get(device):
+        kind = device.partition(":")[0]
+        if not there.get(kind):
             raise ModelError(f"No {device} device here (PyTorch {torch.__version__}). Use device auto or cpu.")
-        if device == "cpu" and self.offload:
+        if kind == "cpu" and self.offload:
             raise ModelError("offload needs a GPU, and this runs on the CPU. Leave it out.")
-        if device != "cuda" and self.attention == "xformers":
+        if kind != "cuda" and self.attention == "xformers":
             raise ModelError(f"attention xformers needs a GPU with CUDA, and this runs on the {device}. Leave it out.")
         if self.dtype == "auto":
-            return torch.device(device), torch.float32 if device == "cpu" else torch.float16
+            return torch.device(device), torch.float32 if kind == "cpu" else torch.float16
         return torch.device(device), DTYPES[self.dtype]
 
     def place(self, pipe: DiffusionPipeline) -> None:

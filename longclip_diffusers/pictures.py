@@ -44,7 +44,7 @@ def writable_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # several processes may look at once
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return folder

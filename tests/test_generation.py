@@ -67,6 +67,11 @@ def test_gpu_computes_in_float16_where_it_is_there(monkeypatch, device):
     assert Placement().resolve() == Placement(device).resolve() == (torch.device(device), torch.float16)
     assert Placement(dtype="float32").resolve()[1] == torch.float32
     assert Placement("cpu").resolve()[0] == torch.device("cpu")
+    if device == "cuda":
+        assert Placement("cuda:1").resolve() == (torch.device("cuda:1"), torch.float16)
+    else:
+        with pytest.raises(ModelError, match="No cuda:1 device here"):
+            Placement("cuda:1").resolve()
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

@@ -13,8 +13,9 @@ import tyro
 
 from ..errors import LongClipError
 from ..models import bundled
-from .exits import exit_code, quiet_libraries
+from .exits import UsageError, exit_code, quiet_libraries
 from .options import DESCRIPTION, Options
+from .team import Team, join_team
 
 if TYPE_CHECKING:
     from ..generation import Painter
@@ -42,16 +43,21 @@ def _parse(arguments: list[str]) -> Options:
 
 
 def _run(options: Options) -> int:
-    requests, num_bad = _requests(options)
+    team = join_team()
+    if team.size > 1 and (options.tokens or not options.batch):
+        raise UsageError(f"{team.size} processes were launched: they share the lines of a --batch, and nothing else.")
+    requests, num_bad = _requests(options, team)
     if options.tokens:
         _print_windows(options, requests)
-    else:
-        num_bad += _draw_all(options, requests)
+        return min(num_bad, 1)
+    num_drawn, num_bad = team.summed(_draw_all(options, requests, num_bad, team))
+    if options.batch and team.is_first:
+        _note(f"pictures drawn: {num_drawn}; lines that could not be drawn: {num_bad}; processes: {team.size}.")
     return min(num_bad, 1)
 
 
-def _requests(options: Options) -> tuple[list["Request"], int]:
-    """What is asked for, and how many lines of a batch were reported as bad."""
+def _requests(options: Options, team: Team) -> tuple[list["Request"], int]:
+    """What is asked for, and how many lines of a batch were reported as bad, which the first process does."""
     from ..prompt_files import Request, decode_prompt, read_batch, read_prompt
 
     if not options.batch:
@@ -64,7 +70,7 @@ def _requests(options: Options) -> tuple[list["Request"], int]:
     for line in read_batch(options.batch):
         if isinstance(line, Request):
             requests.append(line)
-        else:
+        elif team.is_first:
             num_bad += 1
             _note(f"{options.batch}, line {line.number}: {line.reason} Skipped.")
     return requests, num_bad
@@ -80,26 +86,27 @@ def _print_windows(options: Options, requests: list["Request"]) -> None:
         print(*([f"{name}:"] if name else []), reader.plan_prompt(text), sep="\n")
 
 
-def _draw_all(options: Options, requests: list["Request"]) -> int:
-    """Draw every picture that is not there yet; returns how many lines of a batch failed."""
-    jobs = _jobs(options, requests)
+def _draw_all(options: Options, requests: list["Request"], num_bad: int, team: Team) -> tuple[int, int]:
+    """Draw this process's share of what is not there yet; returns how many pictures, and `num_bad` with what failed."""
+    jobs = _jobs(options, requests, team)
+    num_drawn = 0
     if not jobs:
-        return 0
-    painter = _painter(options)
-    num_failed = 0
-    for request, paths in jobs:
+        return num_drawn, num_bad
+    painter = _painter(options, team)
+    for request, paths in map(jobs.__getitem__, team.share(len(jobs))):
         try:
             for path in _draw(options, request, paths, painter):
                 print(path, flush=True)
+                num_drawn += 1
         except LongClipError as error:
             if not options.batch:
                 raise
-            num_failed += 1
+            num_bad += 1
             _note(f"{options.batch}, {request.name}: {error} Skipped.")
-    return num_failed
+    return num_drawn, num_bad
 
 
-def _jobs(options: Options, requests: list["Request"]) -> list[tuple["Request", list[Path]]]:
+def _jobs(options: Options, requests: list["Request"], team: Team) -> list[tuple["Request", list[Path]]]:
     """The requests that lack a picture, each with its missing files (all of them outside a batch)."""
     from ..pictures import free_path, numbered, writable_folder
 
@@ -107,22 +114,26 @@ def _jobs(options: Options, requests: list["Request"]) -> list[tuple["Request", 
     if not options.batch:
         return [(requests[0], numbered(options.file_out or free_path(folder, count), count))]
     jobs = [(request, numbered(folder / f"{request.name}.png", count)) for request in requests]
-    unfinished = [(request, paths) for request, paths in jobs if not all(path.exists() for path in paths)]
-    if len(unfinished) < len(jobs):
+    # The first process looks for all: by the time a slower one does, others have drawn.
+    unfinished = team.agreed(lambda: [at for at, (_, paths) in enumerate(jobs) if not all(map(Path.exists, paths))])
+    if team.is_first and len(unfinished) < len(jobs):
         _note(f"{len(jobs) - len(unfinished)} of {len(jobs)} prompts are drawn already, in {folder}.")
-    return unfinished
+    return [jobs[at] for at in unfinished]
 
 
-def _painter(options: Options) -> "Painter":
+def _painter(options: Options, team: Team) -> "Painter":
     quiet_libraries(debug=options.debug)
     from ..generation import Painter, Placement, load_pipeline, truncating_twin
     from ..sidecar import Generation
 
-    placement = Placement(options.device, options.dtype, options.attention, options.offload)
+    placement = Placement(team.device(options.device), options.dtype, options.attention, options.offload)
     _chosen(Generation(), options)  # a setting out of range is refused before a model is loaded
-    model = _model(options)
+    model = _model(options, told=team.is_first)
     pipe = load_pipeline(model, placement, **options.prompt_options)
     twin = truncating_twin(pipe, model, placement) if options.compare else None
+    for each in (pipe, twin):
+        if each is not None and not team.is_first:
+            each.set_progress_bar_config(disable=True)  # bars of several processes overwrite each other
     return Painter(pipe, _chosen(pipe.generation, options), options.width_and_height, twin)
 
 
@@ -138,11 +149,12 @@ def _draw(options: Options, request: "Request", paths: list[Path], painter: "Pai
 
     seeds = (request.seed, options.seed, secrets.randbelow(RANDOM_SEEDS))
     first = next(seed for seed in seeds if seed is not None)
+    line = f"{request.name}: " if options.batch else ""  # lines of several processes mix
     if first is seeds[-1]:
-        _note(f"seed {first}")
+        _note(f"{line}seed {first}")
     negative = options.negative if request.negative is None else request.negative
     plan = painter.pipe.plan_prompt(request.prompt)
-    _note(str(plan).splitlines()[0])
+    _note(f"{line}{str(plan).splitlines()[0]}")
     for seed, path in enumerate(paths, first):
         if options.batch and path.exists():
             continue
@@ -172,15 +184,16 @@ def _model_name(options: Options) -> str:
     return options.model or os.environ.get(MODEL_VARIABLE) or "storybook (bundled)"
 
 
-def _model(options: Options) -> str:
-    """The model that is meant; says so where it is only the bundled one."""
+def _model(options: Options, *, told: bool = True) -> str:
+    """The model that is meant; says so where it is only the bundled one, if that is to be `told`."""
     named = options.model or os.environ.get(MODEL_VARIABLE)
     if named:
         return named
-    _note(
-        "drawing with the bundled storybook miniature, which knows only its own bay. "
-        f"For a real model: --model ID_OR_FOLDER or {MODEL_VARIABLE}=..., such as {EXAMPLE_MODEL}."
-    )
+    if told:
+        _note(
+            "drawing with the bundled storybook miniature, which knows only its own bay. "
+            f"For a real model: --model ID_OR_FOLDER or {MODEL_VARIABLE}=..., such as {EXAMPLE_MODEL}."
+        )
     return str(bundled())
 
 

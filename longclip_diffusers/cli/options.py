@@ -16,7 +16,9 @@ DESCRIPTION = """Draw a picture from a prompt of any length.
   longgen "A picture of a bay under a pink sky ..."
   longgen --file chapter.txt --compare
   longgen --file chapter.txt --model stable-diffusion-v1-5/stable-diffusion-v1-5
-  longgen --batch prompts.jsonl --out pictures"""
+  longgen --batch prompts.jsonl --out pictures
+  torchrun --nproc-per-node 8 --no-python longgen --batch prompts.jsonl
+  accelerate launch --multi_gpu --no_python longgen --batch prompts.jsonl"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Options:
     batch: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Draw every line of a .txt (a prompt a line) or .jsonl file (a string, or an object with prompt, negative, seed,
     name). Pictures are FOLDER/NAME.png, or the line's number; those that exist are skipped, so that an interrupted
-    batch goes on when it is started again."""
+    batch goes on when it is started again. Under torchrun or accelerate launch the processes share the lines, each on
+    its own GPU; on several machines in a folder that all of them see."""
 
     model: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="(default: $LONGGEN_MODEL, else bundled)")] = (
         None
