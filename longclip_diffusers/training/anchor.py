@@ -47,7 +47,7 @@ def prepare_student(student: CLIPTextModel) -> CLIPTextModel:
 
 @dataclass(frozen=True)
 class _Reading:
-    """States of the layers compared (layers, B, N, D), and the pooled feature (B, P) where it does not follow from them."""
+    """States of the layers compared (layers, B, N, D); the pooled feature (B, P) where they do not contain it."""
 
     states: Tensor
     pooled: Tensor | None

@@ -85,7 +85,7 @@ def test_without_ends_the_end_row_is_free(anchor, monkeypatch):
     def moved(self, encoder, ids):
         reading = read(self, encoder, ids)
         if encoder is self.student:
-            reading.states[:, :, end] += 1
+            reading.states[:, :, end] *= 2
         return reading
 
     monkeypatch.setattr(Anchor, "_read", moved)
