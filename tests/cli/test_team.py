@@ -19,7 +19,7 @@ from longclip_diffusers.errors import LongClipError
 NUM_GOOD, KILLED_AT = 6, 2
 
 # What a process does when it saves a picture: dies while it writes, or waits until the other has one to save too, so
-# that both draw however fast each started.
+# that both draw however fast each started; not for ever, or a fault would leave processes behind.
 KILLED = f"""
 def save(picture, path, metadata):
     if len(list(path.parent.glob("*.png"))) >= {KILLED_AT}:
@@ -30,7 +30,8 @@ def save(picture, path, metadata):
 WAITING = """
 def save(picture, path, metadata):
     pathlib.Path("saves-" + os.environ["RANK"]).touch()
-    while len(list(pathlib.Path().glob("saves-*"))) < 2:
+    end = time.monotonic() + 60
+    while len(list(pathlib.Path().glob("saves-*"))) < 2 and time.monotonic() < end:
         time.sleep(0.01)
     pictures_save(picture, path, metadata)
 """
