@@ -8,13 +8,13 @@ import pytest
 import torch
 import toys
 from accelerate import cpu_offload
+from adapters import ip_adapter, prompt_layers
 from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_processor import AttnProcessor
 from drawing import CHAPTER, KINDS, SENTENCE, draw
 from drawing_xl import XL_KINDS
 from peft import LoraConfig
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongPipeline
@@ -26,16 +26,6 @@ STEPS = 3
 
 def pipeline(**components):
     return StableDiffusionLongPipeline(**toys.stable_diffusion_components(**components))
-
-
-def prompt_layers(*models):
-    """The keys' and values' layers of all cross-attentions."""
-    return [
-        layer
-        for model in models
-        for name, layer in model.named_modules()
-        if name.removesuffix(".base_layer").endswith(("attn2.to_k", "attn2.to_v")) and isinstance(layer, nn.Linear)
-    ]
 
 
 class Products(TorchDispatchMode):
@@ -81,24 +71,6 @@ def add_lora(unet, name="default", seed=0):
         unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k", "to_v"]), adapter_name=name)
 
 
-def add_ip_adapter(unet):
-    """A random one of four image tokens, for image embeddings of 24."""
-    generator = torch.Generator().manual_seed(5)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    keys = prompt_layers(unet)[::2]
-    attention = {
-        f"{2 * index + 1}.{name}.weight": random(layer.out_features, toys.WIDTH)
-        for index, layer in enumerate(keys)
-        for name in ("to_k_ip", "to_v_ip")
-    }
-    projection = {"proj.weight": random(4 * toys.WIDTH, 24), "proj.bias": random(4 * toys.WIDTH)}
-    norm = {"norm.weight": torch.ones(toys.WIDTH), "norm.bias": torch.zeros(toys.WIDTH)}
-    unet._load_ip_adapter_weights([{"image_proj": {**projection, **norm}, "ip_adapter": attention}])
-
-
 # ---- once, and the same picture
 
 
@@ -115,7 +87,7 @@ def test_batches(guidance):
 
 def test_ip_adapter():
     pipe = pipeline()
-    add_ip_adapter(pipe.unet)
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)])
     image = torch.randn(2, 1, 24, generator=torch.Generator().manual_seed(6))
     pictures = both(pipe, ip_adapter_image_embeds=[image])
     assert_equal(pictures)
