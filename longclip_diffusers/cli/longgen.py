@@ -96,7 +96,7 @@ def _draw_all(options: Options, requests: list["Request"], num_bad: int, team: T
     for request, paths in map(jobs.__getitem__, team.share(len(jobs))):
         try:
             for path in _draw(options, request, paths, painter):
-                print(path, flush=True)
+                print(f"{path}\n", end="", flush=True)  # in one piece: print writes a line's end by itself
                 num_drawn += 1
         except LongClipError as error:
             if not options.batch:
@@ -198,4 +198,4 @@ def _model(options: Options, *, told: bool = True) -> str:
 
 
 def _note(message: str) -> None:
-    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    print(f"{PROGRAM}: {message}\n", end="", file=sys.stderr, flush=True)  # in one piece, as paths are
