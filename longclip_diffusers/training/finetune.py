@@ -24,7 +24,7 @@ from .loop import Schedule, Step, optimise_state, prepare_state
 from .memory import auto_micro_batch
 from .recipe import Recipe, RecipeError, differences
 from .runlog import RunLog
-from .subject import Subject, export_subject, open_subject
+from .subject import MAX_LOGIT_SCALE, Subject, export_subject, open_subject
 from .texts import caption_ids, first_window, fitting_text
 from .validation import Validation
 
@@ -239,8 +239,8 @@ class Run:
     @torch.no_grad()
     def _constrain(self) -> None:
         self.subject.restore_kept_rows()
-        if self.recipe.uses_images:
-            self.subject.clip.logit_scale.clamp_(max=self.recipe.max_logit_scale)
+        if self.recipe.uses_images and self.recipe.logit_scale == "bounded":
+            self.subject.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
     def _evaluates_after(self, step: int) -> bool:
         every = self.recipe.evaluate_every

@@ -1,6 +1,5 @@
 """What a fine-tuning run does: one frozen dataclass, from the command line or a TOML file; unknown keys are errors."""
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +12,6 @@ from ..models import bundled
 __all__ = ["PRESETS", "Recipe", "RecipeError", "differences", "read_recipe"]
 
 Objective = Literal["contrastive", "anchor", "both"]
-MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
 
 
 class RecipeError(LongClipError):
@@ -47,7 +45,7 @@ class Recipe:
         pca: global batch; rank (each process its own, as released); or svd, the same through the SVD's own gradient.
         short_weight: of the short loss beside the long one.
         label_smoothing: of all contrastive cross-entropies.
-        max_logit_scale: bound of the trained logit scale, ln 100 in CLIP; inf as released.
+        logit_scale: bounded (the base's own, at most CLIP's bound of ln 100) or released (from ln 100, unbounded).
         margin: hard-negative margin: adds margin x text similarity to the negatives' logits' cosine.
         captions: as-written; debias (no first sentence in the short caption, sentences dropped and shuffled in the long
             one); sub (the short caption is a run of the long one's sentences).
@@ -79,7 +77,7 @@ class Recipe:
     pca: Literal["global", "rank", "svd"] = "global"
     short_weight: float = 1.0
     label_smoothing: float = 0.0
-    max_logit_scale: float = MAX_LOGIT_SCALE
+    logit_scale: Literal["bounded", "released"] = "bounded"
     margin: float = 0.0
     captions: Literal["as-written", "debias", "sub"] = "as-written"
     freeze_vision: bool = False
@@ -151,7 +149,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("components", 0, 10**4),
     ("short_weight", 0, 1e3),
     ("label_smoothing", 0, 0.999),
-    ("max_logit_scale", 0, math.inf),
     ("margin", 0, 10),
     ("anchor_weight", 0, 1e3),
     ("anchor_batch", 1, 10**6),
@@ -170,7 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decay": "all",
         "pca": "svd",
         "label_smoothing": 0.1,
-        "max_logit_scale": math.inf,
+        "logit_scale": "released",
     },
     # For models as small as the bundled one, which learn from a thousand times the rate; and a batch so small has few
     # components.

@@ -1,5 +1,6 @@
 """What a run trains: the base with a long position table, the teachers it is anchored to, and how it is saved."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from ..tokenizer import load_tokenizer
 from .anchor import Anchor, Reads
 from .recipe import Recipe
 
-__all__ = ["Subject", "export_subject", "open_subject"]
+__all__ = ["MAX_LOGIT_SCALE", "Subject", "export_subject", "open_subject"]
 
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's own bound
 # diffusers' names of a pipeline's text encoders and of their tokenizers.
 ENCODERS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 
@@ -106,6 +108,8 @@ def open_subject(recipe: Recipe) -> Subject:
     module: CLIPModel | nn.ModuleDict
     if recipe.uses_images:
         module = load_clip(recipe.source, dtype=torch.float32)
+        if recipe.logit_scale == "released":
+            module.logit_scale.data.fill_(MAX_LOGIT_SCALE)
         parts = [_Part(recipe.source, None, *ENCODERS[0], _tokenizer(recipe.source, None), "last")]
         towers: list[nn.Module] = [module.text_model]
         module.vision_model.requires_grad_(not recipe.freeze_vision)

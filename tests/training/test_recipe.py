@@ -20,8 +20,7 @@ def test_the_official_preset_is_what_the_released_code_does():
     recipe = read_recipe({}, preset="official")
     assert (recipe.batch_size, recipe.peak_rate, recipe.warmup, recipe.label_smoothing) == (2048, 1e-6, 200, 0.1)
     assert (recipe.pca, recipe.components, recipe.short_weight, recipe.decay) == ("svd", 32, 1.0, "all")
-    assert recipe.max_logit_scale == math.inf
-    assert Recipe().max_logit_scale == pytest.approx(4.6052, abs=1e-4)
+    assert recipe.logit_scale == "released"
 
 
 def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
