@@ -30,6 +30,7 @@ from .validation import Validation
 
 __all__ = ["Evaluation", "Run", "fine_tune"]
 
+RECIPE = "recipe.json"
 WARMUP_SHARE = 10  # a warm-up longer than a tenth of the run would be most of a short one
 
 
@@ -56,8 +57,10 @@ def fine_tune(recipe: Recipe, *, device: str = "cpu") -> Iterator[Step | Evaluat
         RecipeError: the folder holds a run of another recipe, or the recipe does not fit the data or the processes.
         LongClipError: the base or the data cannot be used, the loss is no number, or the disk is full.
     """
-    claim_folder(Path(recipe.output).expanduser(), recipe)
+    _refuse_another_run(Path(recipe.output).expanduser(), recipe)
     run = Run.open(recipe, torch.device(device))
+    claim_folder(run.folder, recipe)
+    any_process(False)  # the others go on when the folder is the first one's
     if recipe.freeze_vision and recipe.uses_images:
         run.keep_features()
     yield from run.steps()
@@ -276,21 +279,36 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
 
 
 def claim_folder(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe into a new folder, or make sure that the run in an old one is of the same."""
-    file = folder / "recipe.json"
-    if file.is_file():
-        try:
-            there = Recipe(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"{file} is not a recipe of this version ({error}); give another --output.") from error
-        if changed := differences(there, recipe):
-            told = ", ".join(f"{name} {old!r} (now {new!r})" for name, (old, new) in changed.items())
-            raise RecipeError(f"{folder} holds a run of another recipe: {told}. Give these again, or another --output.")
-    elif rank() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(file)
-        except OSError as error:
-            raise LongClipError(f"{folder} cannot be written: {error}. Give another --output.") from error
+    """Write the recipe of a run that is about to begin, unless it is there; the first process does.
+
+    Raises:
+        LongClipError: the folder cannot be written.
+    """
+    file = folder / RECIPE
+    if rank() or (file.is_file() and not differences(_read_recipe(file), recipe)):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("image_features-*"):  # of a recipe that came to nothing
+            stale.unlink()
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        raise LongClipError(f"{folder} cannot be written: {error}. Give another --output.") from error
+
+
+def _refuse_another_run(folder: Path, recipe: Recipe) -> None:
+    """Where nothing was trained yet, as after a mistake in the command, any recipe may begin."""
+    if not Checkpoints(folder / "checkpoints").files:
+        return
+    if changed := differences(_read_recipe(folder / RECIPE), recipe):
+        told = ", ".join(f"{name} {old!r} (now {new!r})" for name, (old, new) in changed.items())
+        raise RecipeError(f"{folder} holds a run of another recipe: {told}. Give these again, or another --output.")
+
+
+def _read_recipe(file: Path) -> Recipe:
+    try:
+        return Recipe(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RecipeError(f"{file} is not a recipe of this version ({error}); give another --output.") from error

@@ -226,6 +226,15 @@ def test_complaints(recipe, tmp_path):
         next(fine_tune(replace(recipe, base=str(lone), output=str(tmp_path / "another"))))
 
 
+def test_a_mistaken_command_may_be_put_right(recipe):
+    with pytest.raises(LongClipError, match=r"nowhere"):
+        next(fine_tune(replace(recipe, data="txt:nowhere.txt")))
+    begun = fine_tune(replace(recipe, freeze_vision=True))
+    next(begun)  # stopped before anything was saved
+    begun.close()
+    assert [step.step for step in run(replace(recipe, seed=1, freeze_vision=True))] == [1, 2, 3, 4]
+
+
 def test_an_estimate_writes_nothing(recipe, tmp_path):
     report = estimate(replace(recipe, objective="both", anchor_batch=4))
     assert "the anchor alone for 3 steps, then with contrastive losses for 1" in report
