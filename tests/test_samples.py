@@ -77,8 +77,8 @@ def test_report_script_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert "read behind:" in printed
 
 
-def test_there_are_five_scripts_and_three_chapters():
-    assert [name[:3] for name in SCRIPTS] == ["01_", "02_", "03_", "04_", "05_"]
+def test_there_are_six_scripts_and_three_chapters():
+    assert [name[:3] for name in SCRIPTS] == ["01_", "02_", "03_", "04_", "05_", "06_"]
     assert len(CHAPTERS) >= 3
 
 
