@@ -16,13 +16,16 @@ __all__ = ["load_tokenizer", "normalize_text"]
 BUNDLED = Path(__file__).parent / "models" / "storybook" / "longclip" / "tokenizer"
 
 
-def load_tokenizer(source: str | os.PathLike[str] | None = None, *, max_length: int = LONG_LENGTH) -> CLIPTokenizer:
+def load_tokenizer(
+    source: str | os.PathLike[str] | None = None, *, max_length: int = LONG_LENGTH, subfolder: str | None = None
+) -> CLIPTokenizer:
     """CLIP's tokenizer with `model_max_length=max_length`.
 
     Args:
         source: a tokenizer folder, a diffusers folder (its `tokenizer/`), or a hub id of either; None is CLIP's own
             vocabulary of 49,408 tokens, which ships with the package.
         max_length: rows of the encoder it will serve, BOS and EOS included; at least 3.
+        subfolder: of `source`, such as SDXL's "tokenizer_2"; only there is looked then.
 
     Raises:
         CheckpointError: there is no CLIP tokenizer at `source`.
@@ -32,9 +35,9 @@ def load_tokenizer(source: str | os.PathLike[str] | None = None, *, max_length: 
         raise PromptError(f"max_length is {max_length}; a window holds BOS, EOS and at least one token, so 3 or more.")
     place = os.fspath(BUNDLED if source is None else source)
     reasons = []
-    for subfolder in ("", "tokenizer"):
+    for folder in ("", "tokenizer") if subfolder is None else (subfolder,):
         try:
-            tokenizer = CLIPTokenizer.from_pretrained(place, subfolder=subfolder, model_max_length=max_length)
+            tokenizer = CLIPTokenizer.from_pretrained(place, subfolder=folder, model_max_length=max_length)
         except (
             Exception
         ) as error:  # transformers lets the parser's own errors through: JSON, KeyError, Rust's Exception
@@ -43,8 +46,9 @@ def load_tokenizer(source: str | os.PathLike[str] | None = None, *, max_length: 
         if not _lacks_bytes(tokenizer):
             return tokenizer
         reasons.append(f"{len(tokenizer)} tokens, not CLIP's")
+    where = "or in its folder tokenizer/" if subfolder is None else f"in its folder {subfolder}/"
     raise CheckpointError(
-        f"No CLIP tokenizer at {place!r} or in its folder tokenizer/ ({'; '.join(reasons)}). Give a folder with "
+        f"No CLIP tokenizer at {place!r} {where} ({'; '.join(reasons)}). Give a folder with "
         "tokenizer.json (or vocab.json and merges.txt), a diffusers model folder, or None for the one that ships here."
     )
 

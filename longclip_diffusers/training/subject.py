@@ -1,5 +1,6 @@
 """What a run trains: the base with a long position table, the teachers it is anchored to, and how it is saved."""
 
+import copy
 import math
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 from ..checkpoints import load_clip
 from ..checkpoints.checkpoint import read_checkpoint
 from ..checkpoints.load import model_of, text_encoder_of
+from ..checkpoints.sources import find_source
 from ..errors import CheckpointError, ModelError
 from ..positions import CLIP_LENGTH, KEPT_ROWS, LONG_LENGTH, linear_positions, stretch_positions
 from ..text_encoder import (
@@ -110,18 +112,16 @@ def open_subject(recipe: Recipe) -> Subject:
         module = load_clip(recipe.source, dtype=torch.float32)
         if recipe.logit_scale == "released":
             module.logit_scale.data.fill_(MAX_LOGIT_SCALE)
-        parts = [_Part(recipe.source, None, *ENCODERS[0], _tokenizer(recipe.source, None), "last")]
-        towers: list[nn.Module] = [module.text_model]
+        parts = [_part(recipe.source, None, ENCODERS[0], module.text_model, "last")]
         module.vision_model.requires_grad_(not recipe.freeze_vision)
         module.visual_projection.requires_grad_(not recipe.freeze_vision)
     else:
         parts = _text_parts(recipe.source)
-        loaded = {part.name: _text_encoder(part.source, part.subfolder) for part in parts}
-        module = nn.ModuleDict(loaded)
-        towers = list(loaded.values())
+        module = nn.ModuleDict({part.name: part.tower for part in parts})
     anchors, kept = [], []
-    for part, tower in zip(parts, towers, strict=True):
-        teacher = _teacher(part, num_positions(tower)) if recipe.uses_anchor else None
+    for part in parts:
+        tower = part.tower
+        teacher = _teacher(recipe.source, tower) if recipe.uses_anchor else None
         _stretch(module if recipe.uses_images else tower, recipe.stretch)  # type: ignore[arg-type]
         if teacher is not None:
             tower.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
@@ -135,31 +135,36 @@ def open_subject(recipe: Recipe) -> Subject:
 
 @dataclass(frozen=True)
 class _Part:
-    """One text encoder of a base: where it lies, diffusers' names for it, its tokenizer, and what pipelines read."""
+    """One text encoder of a base, diffusers' names for it and its tokenizer, the tokenizer, and what pipelines read."""
 
-    source: str
-    subfolder: str | None
+    tower: nn.Module
     name: str
     tokenizer_name: str
     tokenizer: CLIPTokenizer
     reads: Reads
 
 
+def _part(base: str, subfolder: str | None, names: tuple[str, str], tower: nn.Module, reads: Reads) -> _Part:
+    vocabulary = inner_text_model(tower).config.vocab_size  # type: ignore[union-attr]
+    return _Part(tower, *names, _tokenizer(base, subfolder, vocabulary), reads)  # type: ignore[arg-type]
+
+
 def _text_parts(base: str) -> list[_Part]:
     """The text encoders of a base: SDXL's two, the second alone (its refiner, a lone bigG), or the one there is."""
     found = [pair for pair in ENCODERS if _exists(base, pair[0])]
     if not found:
-        reads: Reads = "penultimate" if isinstance(_text_encoder(base, None), CLIPTextModelWithProjection) else "last"
-        return [_Part(base, None, *ENCODERS[0], _tokenizer(base, None), reads)]
+        tower = _text_encoder(base, None)
+        reads: Reads = "penultimate" if isinstance(tower, CLIPTextModelWithProjection) else "last"
+        return [_part(base, None, ENCODERS[0], tower, reads)]
     reads = "penultimate" if ENCODERS[1] in found else "last"
-    return [_Part(base, name, name, tokenizer, _tokenizer(base, tokenizer), reads) for name, tokenizer in found]
+    return [_part(base, names[1], names, _text_encoder(base, names[0]), reads) for names in found]
 
 
 def _exists(base: str, subfolder: str) -> bool:
     if Path(base).expanduser().exists():
         return (Path(base).expanduser() / subfolder).is_dir()
     try:
-        read_checkpoint(base, subfolder=subfolder, warn=False)
+        find_source(base, subfolder=subfolder)
     except CheckpointError:
         return False  # nothing there, or nothing reachable: then opening the base itself says so
     return True
@@ -171,13 +176,14 @@ def _text_encoder(source: str, subfolder: str | None) -> TextEncoder:
     return model.float()
 
 
-def _teacher(part: _Part, length: int) -> TextEncoder:
-    if length > CLIP_LENGTH:
+def _teacher(base: str, tower: nn.Module) -> nn.Module:
+    """The tower as it is before it is stretched."""
+    if (length := num_positions(tower)) > CLIP_LENGTH:
         raise ModelError(
-            f"{part.source} has {length} positions already. The anchor learns from the encoder that the UNet was "
+            f"{base} has {length} positions already. The anchor learns from the encoder that the UNet was "
             "trained with: give the stock CLIP or Stable Diffusion as base."
         )
-    return _text_encoder(part.source, part.subfolder).eval().requires_grad_(False)
+    return copy.deepcopy(tower).eval().requires_grad_(False)
 
 
 def _stretch(model: CLIPModel | TextEncoder, stretch: str) -> None:
@@ -188,17 +194,15 @@ def _stretch(model: CLIPModel | TextEncoder, stretch: str) -> None:
         set_position_table(model, table)
 
 
-def _tokenizer(base: str, subfolder: str | None) -> CLIPTokenizer:
+def _tokenizer(base: str, subfolder: str | None, vocabulary: int) -> CLIPTokenizer:
     """The base's own tokenizer, or that beside a lone encoder's folder; CLIP's where there is none and it fits."""
     place = Path(base).expanduser()
     beside = place.parent / dict(ENCODERS).get(place.name, "tokenizer")
     try:
-        if place.is_dir():
-            place = beside if place.name in dict(ENCODERS) and beside.is_dir() else place / (subfolder or "")
-            return load_tokenizer(place)
-        return load_tokenizer(base)
+        if place.name in dict(ENCODERS) and beside.is_dir():
+            return load_tokenizer(beside)
+        return load_tokenizer(place if place.is_dir() else base, subfolder=subfolder)
     except CheckpointError:
-        vocabulary = inner_text_model(_text_encoder(base, None)).config.vocab_size  # type: ignore[union-attr]
         if vocabulary != CLIP_VOCABULARY:
             raise
         return load_tokenizer()
