@@ -52,7 +52,6 @@ def train(
 
 
 def _run(shop: "Workshop", name: str, schedule: "Schedule", *, line: int = 0, threads: int | None = None) -> None:
-    quiet_libraries()
     import torch
 
     from ..training.miniature.stages import run_stage

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -25,6 +25,7 @@ __all__ = [
     "encode_for_all",
     "encode_images",
     "encode_texts",
+    "evaluating",
     "open_encoder",
     "token_ids",
 ]
@@ -69,7 +70,7 @@ def encode_images(
         ModelError: no pictures.
     """
     pictures, features = iter(images), []
-    with _evaluating(clip):
+    with evaluating(clip):
         while batch := list(islice(pictures, batch_size)):
             pixels = processor(images=batch, return_tensors="pt").pixel_values.to(clip.device, clip.dtype)
             features.append(_unit(clip.get_image_features(pixels).pooler_output))
@@ -112,7 +113,7 @@ def encode_texts(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]
     ids, truncated = token_ids(clip, tokenizer, texts)
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     features: list[Tensor] = []
-    with _evaluating(clip):
+    with evaluating(clip):
         for start in range(0, len(order), batch_size):
             rows = [torch.tensor(ids[index]) for index in order[start : start + batch_size]]
             batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=rows[0][-1].item())
@@ -143,12 +144,12 @@ def _unit(pooled: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(clip: CLIPModel) -> Iterator[None]:
-    """Without gradients and dropout; a model in training goes back to it."""
-    training = clip.training
-    clip.eval()
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without gradients and dropout; a module in training goes back to it."""
+    training = module.training
+    module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        clip.train(training)
+        module.train(training)

@@ -8,11 +8,13 @@ from typing import Protocol
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
 
+from ..checkpoints.processor import CLIPImageProcessorPil
 from ..errors import LongClipError
 from ..sentences import split_sentences
-from .features import Encoder, encode_for_all, encode_texts
-from .metrics import bootstrap_interval, monotonicity, retrieval_ranks
+from .features import Encoder, encode_for_all, encode_images, encode_texts
+from .metrics import bootstrap_interval, monotonicity, recall_at, retrieval_ranks
 from .report import Row
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "monotonicity_rows",
     "readable",
     "recall_rows",
+    "retrieval_scores",
     "sentence_prefixes",
 ]
 
@@ -161,6 +164,35 @@ def monotonicity_rows(
             interval = bootstrap_interval(kept, rises)
             rows.append(Row(encoder.name, f"{column}/HiMo@{num_prefixes}", float(rises.mean()), *interval, len(kept)))
     return rows
+
+
+def retrieval_scores(
+    clip: CLIPModel,
+    tokenizer: CLIPTokenizer,
+    processor: CLIPImageProcessorPil,
+    samples: Sequence[Pair],
+    *,
+    ks: Sequence[int],
+    num_prefixes: int = 3,
+) -> dict[str, float]:
+    """`long_i2t_R@1` and so on of long and short captions, and HiMo@`num_prefixes` where captions have the sentences.
+
+    Bare means for a run to follow; every sample's picture counts as another one.
+    """
+    images = encode_images(clip, (each.image for each in samples if each.image is not None), processor)
+    own = torch.arange(len(images))
+    captions = {"long": [each.caption for each in samples], "short": [each.short_caption for each in samples]}
+    values: dict[str, float] = {}
+    for kind, texts in captions.items():
+        features = encode_texts(clip, tokenizer, texts).features
+        values |= {f"{kind}_{name}": value for name, value in recall_at(images, features, own, ks).items()}
+    prefixes = {index: sentence_prefixes(text, num_prefixes) for index, text in enumerate(captions["long"])}
+    told = [index for index, parts in prefixes.items() if parts]
+    if told:
+        parts = [part for index in told for part in prefixes[index]]
+        read = encode_texts(clip, tokenizer, parts).features.unflatten(0, (len(told), num_prefixes))
+        values[f"HiMo@{num_prefixes}"] = monotonicity(images[told], read).all(dim=1).double().mean().item()
+    return values
 
 
 def sentence_prefixes(text: str, num_prefixes: int) -> list[str]:

@@ -22,10 +22,9 @@ from ..checkpoints import load_text_encoder
 from ..checkpoints.processor import load_image_processor
 from ..errors import LongClipError
 from ..evaluation.detail import describe_scenes, draw_pictures, load_encoder, recall_rows, score
-from ..evaluation.features import Encoder, encode_images, encode_texts, open_encoder
-from ..evaluation.metrics import monotonicity, recall_at
+from ..evaluation.features import Encoder, open_encoder
 from ..evaluation.report import Row
-from ..evaluation.retrieval import sentence_prefixes
+from ..evaluation.retrieval import retrieval_scores
 from ..evaluation.slots import storybook_zeroshot
 from ..models import bundled
 from ..pipelines import StableDiffusionLongPipeline
@@ -210,24 +209,11 @@ def _export_untrained(task: Task) -> None:
     export_subject(subject, task.folder / "last", [load_image_processor(task.recipe.source, subject.clip)])
 
 
-def _held_out(task: Task) -> StorybookData:
-    return StorybookData(task.seed, part="ablation", num_scenes=task.num_pairs)
-
-
 def _retrieval(encoder: Encoder, task: Task) -> dict[str, float]:
-    data = _held_out(task)
+    data = StorybookData(task.seed, part="ablation", num_scenes=task.num_pairs)
     samples = [data[index] for index in range(len(data))]
-    pictures = (sample.image for sample in samples if sample.image is not None)
-    images = encode_images(encoder.clip, pictures, encoder.processor)
-    own = torch.arange(len(images))
-    values: dict[str, float] = {}
-    captions = {"long": [each.caption for each in samples], "short": [each.short_caption for each in samples]}
-    for kind, texts in captions.items():
-        features = encode_texts(encoder.clip, encoder.tokenizer, texts).features
-        values |= {f"{kind} {name}": value for name, value in recall_at(images, features, own, (1,)).items()}
-    prefixes = [part for text in captions["long"] for part in sentence_prefixes(text, 3)]
-    read = encode_texts(encoder.clip, encoder.tokenizer, prefixes).features.unflatten(0, (len(samples), 3))
-    return values | {"HiMo@3": monotonicity(images, read).all(dim=1).double().mean().item()}
+    scores = retrieval_scores(encoder.clip, encoder.tokenizer, encoder.processor, samples, ks=(1,))
+    return {name.replace("_", " ", 1): value for name, value in scores.items()}
 
 
 def _pipeline(task: Task) -> DiffusionPipeline:

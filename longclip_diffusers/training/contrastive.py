@@ -20,7 +20,7 @@ from .losses import contrastive_loss, saturated_share
 from .pcm import is_identity, reconstruct
 from .recipe import Recipe
 
-__all__ = ["ContrastiveBatch", "ContrastiveLosses", "contrastive_backward", "text_chunk"]
+__all__ = ["ContrastiveBatch", "ContrastiveLosses", "autocast", "contrastive_backward", "text_chunk"]
 
 # A compiled tower is compiled anew for each length it sees.
 COMPILED_MULTIPLE = 16
@@ -138,7 +138,7 @@ def _encode_images(clip: CLIPModel, images: Tensor, recipe: Recipe, micro_batch:
         return images.detach().to(clip.device)
 
     def encode(pixels: Tensor) -> Tensor:
-        with _autocast(clip, recipe):
+        with autocast(recipe, clip.device):
             return clip.visual_projection(clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output)
 
     return encode_chunks(encode, images.split(micro_batch), replay=replay)
@@ -149,7 +149,7 @@ def _encode_texts(
 ) -> Tensor:
     def encode(ids: Tensor) -> Tensor:
         # No attention mask: with one, the attention would leave its fast causal path for nothing.
-        with _autocast(clip, recipe):
+        with autocast(recipe, clip.device):
             return clip.text_projection(clip.text_model(input_ids=ids.to(clip.device)).pooler_output)
 
     return encode_sorted(
@@ -162,8 +162,9 @@ def _encode_texts(
     )
 
 
-def _autocast(clip: CLIPModel, recipe: Recipe) -> torch.autocast:
-    return torch.autocast(clip.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The precision that a recipe's towers compute in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 def _unit(features: Tensor) -> Tensor:

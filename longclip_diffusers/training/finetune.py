@@ -4,7 +4,6 @@ import json
 import random
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..checkpoints.processor import load_image_processor
 from ..errors import LongClipError
 from .anchor import Anchor
 from .checkpointing import Checkpoints
-from .contrastive import ContrastiveBatch, contrastive_backward
+from .contrastive import ContrastiveBatch, autocast, contrastive_backward
 from .data import BadSample, Batch, BatchOrder, Sample, TextImageData, batches, open_data, split, without_images
 from .distributed import any_process, average, average_gradients, num_processes, rank
 from .frozen import FrozenFeatures
@@ -197,7 +196,7 @@ class Run:
             shorts = [first_window(sample.short_caption, anchor.tokenizer, anchor.window) for sample in samples]
             for start in range(0, len(samples), self.micro_batch):
                 part = slice(start, start + self.micro_batch)
-                with _autocast(self.recipe, self.device):
+                with autocast(self.recipe, self.device):
                     loss = anchor.loss(longs[part], shorts[part]) * len(longs[part]) / len(samples)
                 (weight * loss).backward()
                 total += loss.item()
@@ -272,10 +271,6 @@ def _schedule(recipe: Recipe) -> Schedule:
     return Schedule(
         recipe.steps, recipe.batch_size, recipe.peak_rate, warmup, floor=0.0, weight_decay=recipe.weight_decay
     )
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 def claim_folder(folder: Path, recipe: Recipe) -> None:

@@ -1,16 +1,11 @@
 """What held-out samples say while a run goes on: retrieval, monotonicity, and how well the token states are kept."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..errors import LongClipError
-from ..evaluation.features import encode_images, encode_texts
-from ..evaluation.metrics import monotonicity, recall_at
-from ..evaluation.retrieval import Pair, readable, sentence_prefixes
+from ..evaluation.features import evaluating
+from ..evaluation.retrieval import Pair, readable, retrieval_scores
 from .anchor import Anchor
 from .data import TextImageData
 from .subject import Subject
@@ -18,8 +13,6 @@ from .texts import first_window
 
 __all__ = ["Validation"]
 
-BATCH = 64
-NUM_PREFIXES = 3
 # The anchor's error settles with few texts: each has hundreds of rows.
 MAX_ANCHOR_TEXTS = 64
 ANCHOR_BATCH = 16
@@ -52,41 +45,19 @@ class Validation:
 
         `score` is the mean of all R@1 where there are pictures, less the anchor's error where there are teachers.
         """
-        with _evaluating(self.subject):
-            values = self._retrieval() if self.processor else {}
+        subject = self.subject
+        with evaluating(subject.module):
+            values: dict[str, float] = {}
+            if self.processor:
+                values = retrieval_scores(subject.clip, subject.tokenizer, self.processor, self.samples, ks=(1, 5))
             score = 0.0
             if values:
                 firsts = [value for name, value in values.items() if name.endswith("R@1")]
                 score += sum(firsts) / len(firsts)
-            if self.subject.anchors:
+            if subject.anchors:
                 values["anchor"] = self._anchor_error()
                 score -= values["anchor"]
         return {**values, "score": score}
-
-    def _retrieval(self) -> dict[str, float]:
-        clip, tokenizer = self.subject.clip, self.subject.tokenizer
-        pictures = (sample.image for sample in self.samples if sample.image is not None)
-        images = encode_images(clip, pictures, self.processor, BATCH)
-        own = torch.arange(len(images))
-        values: dict[str, float] = {}
-        captions = {
-            "long": [sample.caption for sample in self.samples],
-            "short": [sample.short_caption for sample in self.samples],
-        }
-        for kind, texts in captions.items():
-            features = encode_texts(clip, tokenizer, texts, BATCH).features
-            values |= {f"{kind}_{name}": value for name, value in recall_at(images, features, own, (1, 5)).items()}
-        return values | self._monotonicity(images, captions["long"])
-
-    def _monotonicity(self, images: Tensor, texts: Sequence[str]) -> dict[str, float]:
-        prefixes = {index: sentence_prefixes(text, NUM_PREFIXES) for index, text in enumerate(texts)}
-        told = [index for index, parts in prefixes.items() if parts]
-        if not told:
-            return {}
-        parts = [part for index in told for part in prefixes[index]]
-        features = encode_texts(self.subject.clip, self.subject.tokenizer, parts, BATCH).features
-        rises = monotonicity(images[told], features.unflatten(0, (len(told), -1)))
-        return {f"HiMo@{NUM_PREFIXES}": rises.all(dim=1).double().mean().item()}
 
     def _anchor_error(self) -> float:
         samples = self.samples[:MAX_ANCHOR_TEXTS]
@@ -101,14 +72,3 @@ class Validation:
             part = slice(start, start + ANCHOR_BATCH)
             total += anchor.loss(longs[part], shorts[part]).item() * len(longs[part])
         return total / len(samples)
-
-
-@contextmanager
-def _evaluating(subject: Subject) -> Iterator[None]:
-    training = subject.module.training
-    subject.module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        subject.module.train(training)
