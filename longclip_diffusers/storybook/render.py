@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image, ImageDraw
 
 from .scene import Scene
-from .slots import Rgb
+from .slots import CLOUD, FLOWER, Rgb
 
 __all__ = ["SIZE", "render"]
 
@@ -19,11 +19,10 @@ Point = tuple[float, float]
 class Brush:
     """Draws shapes given in picture pixels on the larger canvas, shifted to where the current thing stands."""
 
-    def __init__(self, scene: Scene):
-        self.scene = scene
+    def __init__(self) -> None:
         self.image = Image.new("RGB", (SIZE * OVERSAMPLING,) * 2)
         self.draw = ImageDraw.Draw(self.image)
-        self.shift = (0, 0)
+        self.shift: tuple[int, int] = (0, 0)
 
     def _at(self, points: Sequence[Point]) -> list[Point]:
         dx, dy = self.shift
@@ -66,20 +65,30 @@ def _hills(brush: Brush, paint: Rgb) -> None:
 
 def _sea(brush: Brush, paint: Rgb) -> None:
     brush.box(60, 66, SIZE + 8, 96, paint)
-    for x, y in ((74, 72), (114, 72), (76, 91), (112, 91)):
+    for x, y in ((74, 72), (98, 73), (74, 94), (104, 94)):
         brush.line([(x - 3, y), (x, y - 1), (x + 3, y)], _mix(paint, (255, 255, 255), 0.5))
 
 
 def _meadow(brush: Brush, paint: Rgb) -> None:
-    shore = [(-8, 68), (58, 66), (72, 78), (76, 92), (136, 92), (136, 136), (-8, 136)]
+    shore = [(-8, 68), (58, 66), (70, 78), (74, 94), (136, 94), (136, 136), (-8, 136)]
     brush.polygon(shore, paint)
 
 
 def _lighthouse(brush: Brush, paint: Rgb) -> None:
-    brush.polygon([(104, 72), (112, 66), (126, 66), (136, 74)], (150, 140, 132))
-    brush.polygon([(113, 40), (123, 40), (125, 70), (111, 70)], paint)
-    brush.box(114, 33, 122, 40, (255, 246, 200))
-    brush.polygon([(112, 33), (118, 28), (124, 33)], INK)
+    brush.polygon([(102, 72), (109, 66), (124, 66), (136, 74)], (150, 140, 132))
+    brush.polygon([(109, 42), (122, 42), (124, 70), (107, 70)], paint)
+
+
+def _lamp(brush: Brush, paint: Rgb) -> None:
+    brush.box(108, 29.5, 122, 42, paint)
+    brush.polygon([(106, 30), (115, 23), (124, 30)], INK)
+
+
+def _chimney(brush: Brush, paint: Rgb | None) -> None:
+    if paint:
+        brush.ellipse(44, 26, 50, 31, paint)
+        brush.ellipse(38, 16.5, 54, 29, paint)
+    brush.box(43, 33, 50, 46, (150, 96, 80))
 
 
 def _wall(brush: Brush, paint: Rgb) -> None:
@@ -91,13 +100,13 @@ def _roof(brush: Brush, paint: Rgb) -> None:
 
 
 def _door(brush: Brush, paint: Rgb) -> None:
-    brush.box(17, 68, 31, 95, paint)
+    brush.box(16, 68, 31, 95, paint)
     brush.ellipse(28.5, 81, 30.5, 83, INK)
 
 
 def _curtain(brush: Brush, paint: Rgb) -> None:
     brush.box(34, 65, 53, 83, (255, 246, 200))
-    brush.box(36, 67, 51, 81, paint)
+    brush.box(35.5, 66.5, 51.5, 81.5, paint)
 
 
 def _tree(brush: Brush, paint: Rgb) -> None:
@@ -117,92 +126,121 @@ def _kite(brush: Brush, paint: Rgb) -> None:
     brush.polygon([(100, 2), (113, 17), (100, 34), (87, 17)], paint)
 
 
+def _clouds(brush: Brush, left: float) -> None:
+    brush.ellipse(left, 2, left + 14, 14, CLOUD)
+
+
 def _sail(brush: Brush, paint: Rgb) -> None:
     brush.line([(87, 50), (87, 80)], width=1.6)
-    brush.polygon([(88, 54), (107, 78), (88, 78)], paint)
+    brush.polygon([(88, 52), (108, 78), (88, 78)], paint)
 
 
-def _hull(brush: Brush, paint: Rgb) -> None:
-    brush.polygon([(79, 80), (111, 80), (106, 90), (84, 90)], paint)
+def _large_boat(brush: Brush, paint: Rgb) -> None:
+    brush.polygon([(76, 79.5), (105, 79.5), (100, 91), (81, 91)], paint)
+
+
+def _small_boat(brush: Brush, paint: Rgb) -> None:
+    brush.polygon([(105, 84.5), (127, 84.5), (123, 95), (109, 95)], paint)
 
 
 def _path(brush: Brush, paint: Rgb) -> None:
-    brush.polygon([(16, 96), (30, 96), (32, 136), (10, 136)], paint)
+    brush.polygon([(17, 96), (31, 96), (34, 136), (14, 136)], paint)
 
 
 def _fence(brush: Brush, paint: Rgb) -> None:
-    for left in (40, 48, 56, 64):
-        brush.polygon([(left, 94), (left + 3.5, 91), (left + 7, 94), (left + 7, 108), (left, 108)], paint)
-
-
-def _bench(brush: Brush, paint: Rgb) -> None:
-    for left in (79, 99):
-        brush.box(left, 104, left + 2, 112, INK)
-    brush.box(76, 96, 104, 105, paint)
-    brush.box(75, 105, 105, 108, paint)
-
-
-def _parasol(brush: Brush, paint: Rgb) -> None:
-    brush.line([(115, 104), (115, 113)], width=1.6)
-    brush.polygon([(104, 105), (106, 98), (111, 94), (119, 94), (124, 98), (126, 105)], paint)
-
-
-def _barrel(brush: Brush, paint: Rgb) -> None:
-    brush.box(1, 97, 13, 119, paint)
-    brush.line([(1, 97), (13, 97)], width=2)
-    brush.line([(1, 119), (13, 119)], width=2)
+    for left in (39, 46.5, 54, 61.5):
+        brush.polygon([(left, 94), (left + 3.75, 91), (left + 7.5, 94), (left + 7.5, 109), (left, 109)], paint)
 
 
 def _ball(brush: Brush, paint: Rgb) -> None:
-    brush.ellipse(51, 109, 69, 127, paint)
+    brush.ellipse(103.5, 92.5, 121.5, 109.5, paint)
 
 
 def _blanket(brush: Brush, paint: Rgb) -> None:
-    brush.polygon([(76, 113), (100, 113), (98, 124), (73, 124)], paint)
+    brush.polygon([(77, 113.5), (104, 113.5), (101, 127), (73, 127)], paint)
 
 
-def _cat(brush: Brush, paint: Rgb) -> None:
-    brush.polygon([(108, 114), (109, 107), (113, 111), (117, 111), (121, 107), (122, 114)], paint)
-    brush.ellipse(106, 110, 124, 127, paint)
-    brush.ellipse(110, 112.5, 112, 114.5, INK)
-    brush.ellipse(118, 112.5, 120, 114.5, INK)
+def _fruit(brush: Brush, paint: Rgb) -> None:
+    for left, top in ((77, 98), (90, 98), (83.5, 94)):
+        brush.ellipse(left, top, left + 8, top + 8, paint)
+    brush.box(79.5, 96.5, 94.5, 105, paint, outline=False)
+    brush.polygon([(75, 104.5), (99, 104.5), (96, 111.5), (78, 111.5)], (190, 140, 84))
 
 
+def _flowers(brush: Brush, left: float) -> None:
+    brush.line([(left + 5.5, 119), (left + 5.5, 127)], (60, 110, 60), width=1.6)
+    brush.ellipse(left, 113, left + 11, 124, FLOWER)
+
+
+def _animal(brush: Brush, paint: Rgb, ears: str) -> None:
+    if ears == "raven":
+        brush.polygon([(104, 117), (110, 114), (110, 121)], (240, 190, 60))
+    elif ears in ("mouse", "dog"):
+        for left in (107, 119):
+            brush.ellipse(left, 106.5, left + 7, 114, paint)
+    elif ears != "sheep":
+        brush.polygon([(108, 114), (108, 107), (113, 111), (119, 111), (124, 107), (124, 114)], paint)
+    brush.ellipse(106, 109.5, 126, 127.5, paint)
+    for left in (110, 119):
+        brush.ellipse(left, 111, left + 2.2, 113.2, INK)
+
+
+# Where each of what is counted stands, from the left.
+PLACES = {"clouds": (40, 55, 70), "flowers": (34.5, 47.5, 60.5)}
 # From the back of the picture to its front.
-PAINTERS: dict[str, Callable[[Brush, Rgb], None]] = {
+PAINTERS: dict[str, Callable[..., None]] = {
     "sky": _sky,
+    "clouds": _clouds,
     "hills": _hills,
     "lighthouse": _lighthouse,
+    "lamp": _lamp,
     "sea": _sea,
     "meadow": _meadow,
     "balloon": _balloon,
     "kite": _kite,
     "wall": _wall,
+    "chimney": _chimney,
     "roof": _roof,
     "door": _door,
     "curtain": _curtain,
     "tree": _tree,
     "sail": _sail,
-    "hull": _hull,
+    "large_boat": _large_boat,
+    "small_boat": _small_boat,
     "path": _path,
     "fence": _fence,
-    "bench": _bench,
-    "parasol": _parasol,
-    "barrel": _barrel,
+    "fruit": _fruit,
     "ball": _ball,
     "blanket": _blanket,
-    "cat": _cat,
+    "flowers": _flowers,
+    "animal": _animal,
 }
 
 # What stands on another thing moves with it.
-CARRIED = {"roof": "wall", "door": "wall", "curtain": "wall", "sail": "hull", "path": "wall"}
+CARRIED = {
+    "roof": "wall",
+    "door": "wall",
+    "curtain": "wall",
+    "chimney": "wall",
+    "path": "wall",
+    "sail": "large_boat",
+    "lamp": "lighthouse",
+}
 FIXED = ("sky", "sea", "meadow")
 
 
 def render(scene: Scene) -> Image.Image:
     """The scene as a 128 x 128 RGB picture; the same scene always gives the same pixels."""
-    brush = Brush(scene)
+    brush = Brush()
     for slot, painter in PAINTERS.items():
         brush.shift = (0, 0) if slot in FIXED else scene.shift(CARRIED.get(slot, slot))
-        painter(brush, scene.paint(slot))
+        looks = scene.look(slot)
+        if slot in PLACES:
+            for place, look in zip(PLACES[slot], looks, strict=True):
+                if not isinstance(look, str):
+                    painter(brush, place)
+        elif slot == "animal":
+            painter(brush, looks[0], scene[slot])
+        else:
+            painter(brush, None if isinstance(looks[0], str) else looks[0])
     return brush.image.reduce(OVERSAMPLING)

@@ -1,15 +1,20 @@
-"""What a picture can differ in: twenty-two slots, each one thing with one of six colours at a known place.
+"""What a picture can differ in: twenty-five slots, each a colour, a kind, a count or a switch, at a known place.
 
-Coordinates are pixels of the 128 x 128 picture. A slot's `core` is a box that holds only its own paint,
+Coordinates are pixels of the 128 x 128 picture. A slot's `cores` are boxes that hold only what the slot decides,
 whatever the scene's shifts (`scene.MAX_SHIFT`) and whatever is painted over it; the checker reads there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["OPENING_SLOTS", "SLOTS", "Box", "Rgb", "Slot"]
+__all__ = ["OPENING_SLOTS", "SLOTS", "SLOT_INDEX", "Box", "Look", "Rgb", "Slot"]
 
 Rgb = tuple[int, int, int]
 Box = tuple[int, int, int, int]
+# What one core shows: a paint, or that of the slot behind it.
+Look = Rgb | str
+Trait = Literal["colour", "kind", "count", "switch"]
 
 PAINT: dict[str, Rgb] = {
     "red": (206, 58, 50),
@@ -51,56 +56,101 @@ SEA: dict[str, Rgb] = {
     "black": (46, 52, 72),
     "pink": (238, 130, 168),
 }
-FUR: dict[str, Rgb] = {
-    "white": (245, 241, 230),
-    "black": (52, 48, 58),
-    "grey": (148, 152, 160),
-    "brown": (152, 96, 52),
-    "orange": (236, 138, 52),
-    "pink": (240, 150, 180),
+ANIMALS: dict[str, Rgb] = {
+    "cat": (236, 138, 52),
+    "pig": (244, 160, 186),
+    "sheep": (245, 241, 230),
+    "dog": (146, 92, 50),
+    "raven": (48, 46, 58),
+    "mouse": (148, 152, 160),
 }
+FRUITS: dict[str, Rgb] = {
+    "apples": (206, 58, 50),
+    "lemons": (246, 208, 74),
+    "pears": (120, 176, 70),
+    "plums": (104, 60, 140),
+    "eggs": (248, 244, 236),
+    "oranges": (240, 140, 40),
+}
+CLOUD: Rgb = (252, 252, 252)
+FLOWER: Rgb = (232, 52, 128)
+LIT: Rgb = (255, 232, 96)
+DARK: Rgb = (62, 60, 72)
+SMOKE: Rgb = (224, 224, 226)
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One thing in the picture: its name, its nouns and place in a sentence, its colours and where to read it."""
+    """One thing in the picture: what it is called, where it is, how each of its words looks, and where to read it.
+
+    `looks` has for every word a `Look` for each of `cores`.
+    """
 
     name: str
+    trait: Trait
     nouns: tuple[str, ...]
     place: str
-    colours: dict[str, Rgb]
-    core: Box
+    looks: Mapping[str, tuple[Look, ...]]
+    cores: tuple[Box, ...]
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The colour words, in the order that gives each its index."""
-        return tuple(self.colours)
+        """The words that the slot can have, in the order that gives each its index."""
+        return tuple(self.looks)
+
+
+def _coloured(name: str, nouns: tuple[str, ...], place: str, core: Box, colours: Mapping[str, Rgb] = PAINT) -> Slot:
+    return Slot(name, "colour", nouns, place, {word: (paint,) for word, paint in colours.items()}, (core,))
+
+
+def _kind(name: str, nouns: tuple[str, ...], place: str, core: Box, kinds: Mapping[str, Rgb]) -> Slot:
+    return Slot(name, "kind", nouns, place, {word: (paint,) for word, paint in kinds.items()}, (core,))
+
+
+def _count(name: str, nouns: tuple[str, ...], place: str, cores: tuple[Box, ...], paint: Rgb, behind: str) -> Slot:
+    # The first so many places hold one, the others show what is behind.
+    looks = {
+        word: (paint,) * number + (behind,) * (len(cores) - number)
+        for number, word in enumerate(("no", "one", "two", "three")[: len(cores) + 1])
+    }
+    return Slot(name, "count", nouns, place, looks, cores)
 
 
 SLOTS: tuple[Slot, ...] = (
-    Slot("sky", ("sky",), "overhead", SKY, (46, 4, 82, 26)),
-    Slot("hills", ("hills",), "far away", HILLS, (88, 50, 106, 55)),
-    Slot("meadow", ("meadow",), "all around", MEADOW, (32, 112, 46, 126)),
-    Slot("sea", ("sea",), "in the bay", SEA, (112, 76, 126, 88)),
-    Slot("roof", ("roof",), "on top of the house", PAINT, (18, 44, 44, 53)),
-    Slot("wall", ("wall", "house wall"), "of the little house", PAINT, (36, 87, 50, 92)),
-    Slot("door", ("door", "front door"), "under the porch", PAINT, (19, 71, 28, 90)),
-    Slot("curtain", ("curtain",), "behind the window", PAINT, (38, 69, 49, 79)),
-    Slot("balloon", ("balloon", "air balloon"), "high in the air", PAINT, (19, 9, 33, 24)),
-    Slot("kite", ("kite", "paper kite"), "above the water", PAINT, (96, 12, 104, 24)),
-    Slot("lighthouse", ("lighthouse",), "at the end of the land", PAINT, (115, 44, 121, 66)),
-    Slot("tree", ("tree", "round tree"), "beside the house", PAINT, (59, 49, 73, 65)),
-    Slot("hull", ("hull", "wooden hull"), "of the boat", PAINT, (86, 82, 104, 87)),
-    Slot("sail", ("sail",), "on the mast", PAINT, (90, 65, 96, 76)),
-    Slot("path", ("path", "garden path"), "in front of the door", PAINT, (16, 102, 28, 124)),
-    Slot("fence", ("fence", "picket fence"), "along the garden", PAINT, (42, 96, 66, 104)),
-    Slot("bench", ("bench", "long bench"), "by the shore", PAINT, (79, 98, 101, 103)),
-    Slot("parasol", ("parasol",), "on the beach", PAINT, (109, 97, 121, 103)),
-    Slot("barrel", ("barrel", "rain barrel"), "at the corner", PAINT, (4, 100, 10, 116)),
-    Slot("ball", ("ball", "big ball"), "on the grass", PAINT, (56, 114, 64, 122)),
-    Slot("blanket", ("blanket",), "for the picnic", PAINT, (78, 116, 96, 121)),
-    Slot("cat", ("cat", "small cat"), "near the blanket", FUR, (111, 115, 119, 123)),
+    _coloured("sky", ("sky",), "overhead", (58, 20, 84, 34), SKY),
+    _coloured("hills", ("hills",), "far away", (86, 50, 104, 56), HILLS),
+    _coloured("meadow", ("meadow",), "all around", (1, 100, 9, 122), MEADOW),
+    _coloured("sea", ("sea",), "in the bay", (104, 76, 126, 82), SEA),
+    _coloured("roof", ("roof",), "on top of the house", (18, 44, 44, 53)),
+    _coloured("wall", ("wall",), "of the little house", (36, 86, 51, 92)),
+    _coloured("door", ("door",), "under the porch", (19, 71, 28, 90)),
+    _coloured("curtain", ("curtain",), "behind the window", (38, 69, 49, 79)),
+    _coloured("balloon", ("balloon",), "high in the air", (19, 9, 33, 24)),
+    _coloured("kite", ("kite",), "on a long string", (96, 12, 104, 24)),
+    _coloured("lighthouse", ("lighthouse", "tower"), "at the end of the land", (112, 46, 119, 66)),
+    _coloured("tree", ("tree",), "beside the house", (59, 49, 73, 65)),
+    _coloured("large_boat", ("larger boat",), "on the left", (82, 82, 98, 88)),
+    _coloured("small_boat", ("smaller boat",), "on the right", (110, 87, 122, 92)),
+    _coloured("sail", ("sail",), "on the mast", (90, 65, 96, 76)),
+    _coloured("path", ("path",), "to the house", (19, 102, 29, 124)),
+    _coloured("fence", ("fence",), "along the garden", (42, 97, 66, 105)),
+    _coloured("ball", ("ball",), "on the grass", (108, 97, 117, 105)),
+    _coloured("blanket", ("blanket",), "for the picnic", (80, 116, 98, 124)),
+    _kind("animal", ("animal",), "in the corner", (112, 114, 120, 123), ANIMALS),
+    _kind("fruit", ("basket",), "in the basket", (81, 97, 93, 103), FRUITS),
+    _count("clouds", ("cloud",), "up there", ((44, 5, 50, 11), (59, 5, 65, 11), (74, 5, 80, 11)), CLOUD, "sky"),
+    _count(
+        "flowers",
+        ("flower",),
+        "by the wayside",
+        ((37, 116, 43, 121), (50, 116, 56, 121), (63, 116, 69, 121)),
+        FLOWER,
+        "meadow",
+    ),
+    Slot("lamp", "switch", ("lamp",), "of the tower", {"lit": (LIT,), "dark": (DARK,)}, ((111, 32, 119, 39),)),
+    Slot("chimney", "switch", ("chimney",), "above", {"smoking": (SMOKE,), "cold": ("sky",)}, ((42, 20, 50, 26),)),
 )
+SLOT_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
 
 # Told in a caption's first sentence, as a short caption tells what dominates a picture.
 OPENING_SLOTS = ("sky", "hills", "meadow", "sea")

@@ -10,7 +10,7 @@ from longclip_diffusers import LongClipError, load_tokenizer
 from longclip_diffusers.storybook.captions import chapter, long_caption, short_caption
 from longclip_diffusers.storybook.checker import read_picture
 from longclip_diffusers.storybook.render import render
-from longclip_diffusers.storybook.scene import draw_scene, recolour
+from longclip_diffusers.storybook.scene import draw_scene, vary
 from longclip_diffusers.storybook.slots import OPENING_SLOTS, SLOTS
 
 
@@ -85,8 +85,8 @@ def test_a_long_text_tells_every_slot_once(write):
     assert caption.sentences[0].slots == OPENING_SLOTS
 
 
-def test_a_recoloured_scene_differs_in_exactly_so_many_slots():
+def test_a_varyed_scene_differs_in_exactly_so_many_slots():
     scene = draw_scene(random.Random(0))
-    other = recolour(scene, random.Random(1), 2)
+    other = vary(scene, random.Random(1), 2)
     assert sum(mine != theirs for mine, theirs in zip(scene.colours, other.colours, strict=True)) == 2
     assert other.shifts == scene.shifts

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...storybook.captions import long_caption, short_caption
 from ...storybook.render import render
-from ...storybook.scene import Scene, draw_scene, recolour
+from ...storybook.scene import Scene, draw_scene, vary
 from .sample import TextImageData
 
 __all__ = ["StorybookData"]
@@ -49,7 +49,7 @@ class StorybookData(TextImageData):
         """The group's scene with this member's slots changed."""
         rng = self._rng("scene", index)
         scene = draw_scene(self._rng("group", index // GROUP_SIZE))
-        return recolour(scene, rng, NUM_CHANGED)
+        return vary(scene, rng, NUM_CHANGED)
 
     def texts(self, index: int) -> tuple[str, str]:
         """Both captions of the scene."""

@@ -15,7 +15,7 @@ from ..loop import Schedule, Step, optimise
 
 __all__ = ["AUTOENCODER_SCHEDULE", "build_autoencoder", "pixels_of", "train_autoencoder"]
 
-AUTOENCODER_SCHEDULE = Schedule(steps=4000, batch_size=8, learning_rate=2e-3, warmup=100, averaging=0.998)
+AUTOENCODER_SCHEDULE = Schedule(steps=6000, batch_size=8, learning_rate=2e-3, warmup=100, averaging=0.998)
 # Just enough to keep the latents from drifting apart; Stable Diffusion's VAE uses 1e-6 too.
 KL_WEIGHT = 1e-6
 BLOCK_CHANNELS = (8, 16, 32, 64, 96)  # four halvings: 128 px become 8
