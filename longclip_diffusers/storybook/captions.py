@@ -1,36 +1,64 @@
-"""A scene in words: a short caption, a long caption of 180 to 245 tokens, and a chapter with story in between."""
+"""A scene in words: a short caption, a long one of up to 245 tokens, and a chapter with story in between.
+
+Some facts are told by reference: such a sentence leans on an earlier one, its *antecedent*.
+"""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
-from .narrative import narrate
+from transformers import CLIPTokenizer
+
+from ..positions import LONG_LENGTH
+from ..tokenizer import load_tokenizer
+from .phrases import TRAINING, Phrases
 from .scene import Scene
 from .slots import OPENING_SLOTS, SLOTS, Slot
+from .telling import Draft, Teller
 
-__all__ = ["Caption", "Sentence", "chapter", "long_caption", "opening", "short_caption"]
+__all__ = [
+    "DETAILS",
+    "Caption",
+    "Sentence",
+    "Shares",
+    "chapter",
+    "compose",
+    "finish",
+    "long_caption",
+    "num_tokens",
+    "short_caption",
+]
 
-OPENINGS = (
-    "A picture of a bay under {sky} sky, with {hills} hills, {meadow} meadow and {sea} sea.",
-    "The sky is {sky_word} over {hills} hills, {meadow} meadow and {sea} sea.",
-    "A quiet day with {sky} sky, {hills} hills, {sea} sea and {meadow} meadow.",
-)
-PATTERNS = (
-    "The {noun} {place} is {word}.",
-    "There is {colour} {noun} {place}.",
-    "You can see {colour} {noun} {place}.",
-    "The colour of the {noun} {place} is {word}.",
-    "Look at the {noun} {place}, it is {word}.",
-    "Everyone knows the {noun} {place}, which is {word}.",
-    "{Place} there is {colour} {noun}.",
-)
+DETAILS = tuple(slot for slot in SLOTS if slot.name not in OPENING_SLOTS)
+LONGEST = LONG_LENGTH - 3  # content tokens of a long caption
+CHAPTER_TOKENS = (600, 2000)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How often a detail is told by reference: of those that have a lender of their colour, the share that is told by
+    it; of the other coloured ones, the shares told by an owner and by a pronoun."""
+
+    shared: float = 0.5
+    owned: float = 0.08
+    pronoun: float = 0.08
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and the slots that it describes (none in a sentence of story)."""
+    """A sentence, the slots it tells (none in a sentence of story), and what it leans on.
+
+    `antecedent` is the index in the caption of the earlier sentence without which this one tells nothing. `subject` is
+    the slot that a sentence is about without telling it, or that it refers to; `cue` the beginning of the text up to
+    and including the words that name it.
+    """
 
     text: str
     slots: tuple[str, ...] = ()
+    antecedent: int | None = None
+    subject: str = ""
+    cue: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,48 +71,109 @@ class Caption:
         return " ".join(sentence.text for sentence in self.sentences)
 
 
-def _with_article(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+@cache
+def _tokenizer() -> CLIPTokenizer:
+    return load_tokenizer()
 
 
-def opening(scene: Scene, rng: random.Random) -> Sentence:
-    """One sentence that tells sky, hills, meadow and sea."""
-    words = {slot: _with_article(scene[slot]) for slot in OPENING_SLOTS if slot != "hills"}
-    text = rng.choice(OPENINGS).format(**words, hills=scene["hills"], sky_word=scene["sky"])
-    return Sentence(text, OPENING_SLOTS)
+@lru_cache(maxsize=100_000)
+def num_tokens(text: str) -> int:
+    """Content tokens of a sentence. CLIP's BPE never crosses a space, so those of a text are its sentences' sum."""
+    return len(_tokenizer()(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
-def describe(scene: Scene, slot: Slot, rng: random.Random) -> Sentence:
-    """One sentence that tells one slot."""
-    word = scene[slot.name]
-    text = rng.choice(PATTERNS).format(
-        noun=rng.choice(slot.nouns),
-        place=slot.place,
-        Place=slot.place[:1].upper() + slot.place[1:],
-        word=word,
-        colour=_with_article(word),
+def compose(
+    scene: Scene,
+    slots: Sequence[Slot],
+    rng: random.Random,
+    *,
+    phrases: Phrases = TRAINING,
+    shares: Shares = Shares(),
+    gap: Callable[[], int] = lambda: 0,
+) -> tuple[Teller, list[list[Draft]]]:
+    """The slots in the given order, some by reference, as passages that must not be torn apart.
+
+    Args:
+        gap: how many sentences of story stand between a thing and the pronoun that takes it up.
+    """
+    teller = Teller(scene, rng, phrases)
+    passages: list[list[Draft]] = []
+    told: dict[str, list[tuple[Draft, Slot]]] = {}  # colour -> who can lend it
+    for slot in slots:
+        lenders = told.get(scene[slot.name], []) if slot.trait == "colour" else []
+        if lenders and rng.random() < shares.shared:
+            passages.append([teller.shared(slot, *rng.choice(lenders))])
+            continue
+        chance = rng.random() if slot.trait == "colour" else 1.0
+        if chance < shares.owned and (pair := teller.owned(slot)):
+            passages.insert(rng.randint(0, len(passages)), [pair[0]])
+            passages.append([pair[1]])
+        elif chance < shares.owned + shares.pronoun:
+            passages.append(teller.by_pronoun(slot, gap()))
+        else:
+            fact = teller.direct(slot)
+            passages.append([fact])
+            if slot.trait == "colour":
+                told.setdefault(scene[slot.name], []).append((fact, slot))
+    return teller, passages
+
+
+def finish(drafts: Sequence[Draft]) -> Caption:
+    """The sentences in their places."""
+    index = {id(draft): number for number, draft in enumerate(drafts)}
+    return Caption(
+        tuple(
+            Sentence(
+                draft.text,
+                draft.slots,
+                None if draft.antecedent is None else index[id(draft.antecedent)],
+                draft.subject,
+                draft.cue,
+            )
+            for draft in drafts
+        )
     )
-    return Sentence(text, (slot.name,))
 
 
-def _details(scene: Scene, rng: random.Random) -> list[Sentence]:
-    details = [describe(scene, slot, rng) for slot in SLOTS if slot.name not in OPENING_SLOTS]
-    rng.shuffle(details)
-    return details
+def _shuffled(rng: random.Random) -> list[Slot]:
+    return rng.sample(DETAILS, len(DETAILS))
 
 
-def short_caption(scene: Scene, rng: random.Random) -> Caption:
-    """The opening and up to four details: fits 77 tokens."""
-    return Caption((opening(scene, rng), *_details(scene, rng)[: rng.randint(0, 4)]))
+def short_caption(scene: Scene, rng: random.Random, *, phrases: Phrases = TRAINING) -> Caption:
+    """The opening and up to four details, each told directly: fits 77 tokens."""
+    teller = Teller(scene, rng, phrases)
+    details = _shuffled(rng)[: rng.randint(0, 4)]
+    return finish([teller.opening(), *(teller.direct(slot) for slot in details)])
 
 
-def long_caption(scene: Scene, rng: random.Random) -> Caption:
-    """The opening, then every other slot in random order: 180 to 245 tokens."""
-    return Caption((opening(scene, rng), *_details(scene, rng)))
+def long_caption(scene: Scene, rng: random.Random, *, phrases: Phrases = TRAINING) -> Caption:
+    """The opening, then the other slots in random order, as many as fit 245 tokens: 200 to 245."""
+    teller, passages = compose(scene, _shuffled(rng), rng, phrases=phrases, gap=lambda: rng.randint(0, 2))
+    drafts, room = [teller.opening()], LONGEST
+    room -= num_tokens(drafts[0].text)
+    for passage in passages:
+        length = sum(num_tokens(draft.text) for draft in passage)
+        if length <= room and all(draft.antecedent in (None, *drafts, *passage) for draft in passage):
+            drafts += passage
+            room -= length
+    return finish(drafts)
 
 
-def chapter(scene: Scene, rng: random.Random, *, num_story: int = 60) -> Caption:
-    """A long caption with `num_story` sentences of story strewn among its details (60: about 1,000 tokens)."""
-    sentences = _details(scene, rng) + [Sentence(narrate(rng)) for _ in range(num_story)]
-    rng.shuffle(sentences)
-    return Caption((opening(scene, rng), *sentences))
+def chapter(scene: Scene, rng: random.Random, *, length: int | None = None, phrases: Phrases = TRAINING) -> Caption:
+    """All of the scene, with sentences of story strewn among the details until the text has `length` tokens.
+
+    Args:
+        length: content tokens, about; 600 to 2,000 if not given.
+    """
+    length = rng.randint(*CHAPTER_TOKENS) if length is None else length
+    teller, passages = compose(scene, _shuffled(rng), rng, phrases=phrases, gap=lambda: rng.randint(0, 8))
+    drafts = [teller.opening()]
+    missing = length - sum(num_tokens(draft.text) for passage in [drafts, *passages] for draft in passage)
+    before: list[list[Draft]] = [[] for _ in range(len(passages) + 1)]  # the last: behind all of them
+    while missing > 0:
+        sentence = teller.story()
+        rng.choice(before).append(sentence)
+        missing -= num_tokens(sentence.text)
+    for story, passage in zip(before, [*passages, []], strict=True):
+        drafts += [*story, *passage]
+    return finish(drafts)

@@ -30,8 +30,7 @@ def read_picture(picture: Image.Image) -> dict[str, str]:
     found: dict[str, str] = {}
     for slot in SLOTS:  # what is behind others stands before them in the table
         medians = [
-            np.median(pixels[top:bottom, left:right].reshape(-1, 3), axis=0)
-            for left, top, right, bottom in slot.cores
+            np.median(pixels[top:bottom, left:right].reshape(-1, 3), axis=0) for left, top, right, bottom in slot.cores
         ]
         found[slot.name] = min(slot.words, key=lambda word: _distance(slot, word, medians, found))
     return found

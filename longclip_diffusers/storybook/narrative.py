@@ -1,64 +1,107 @@
 """Story between the facts: sentences that describe nothing in the picture, for chapters and for training."""
 
 import random
+from dataclasses import dataclass
 from functools import cache
 
 from ..tokenizer import load_tokenizer
 
-__all__ = ["narrate"]
+__all__ = ["narrate", "ordinary_word"]
 
-NAMES = (
-    "Mara",
-    "Tom",
-    "Old Ines",
-    "the postman",
-    "her brother",
-    "the captain",
-    "Jonas",
-    "my aunt",
-    "the twins",
-    "Nell",
+
+@dataclass(frozen=True)
+class Prose:
+    """What sentences of story are made of."""
+
+    names: tuple[str, ...]
+    moments: tuple[str, ...]
+    deeds: tuple[str, ...]
+    remarks: tuple[str, ...]
+    trails: tuple[str, ...]
+
+
+TRAINING = Prose(
+    names=(
+        "Mara",
+        "Tom",
+        "Old Ines",
+        "the postman",
+        "her brother",
+        "the captain",
+        "Jonas",
+        "my aunt",
+        "the twins",
+        "Nell",
+    ),
+    moments=(
+        "That morning",
+        "Before breakfast",
+        "A little later",
+        "As so often",
+        "When the bells rang",
+        "In those days",
+        "After the rain",
+        "On the last day of summer",
+    ),
+    deeds=(
+        "had walked for hours without meeting anybody",
+        "told a story that nobody quite believed",
+        "counted the steps and lost count again",
+        "was late, and did not mind at all",
+        "had forgotten the letter in a coat pocket",
+        "wanted to stay for one more week",
+        "listened to the wind and said nothing",
+        "asked for bread, cheese and a glass of milk",
+        "remembered how quiet it used to be here",
+        "slept badly and woke before anyone else",
+        "wrote everything down in a small notebook",
+        "laughed until the others laughed as well",
+        "would not say where the key was hidden",
+        "had been here once before, long ago",
+    ),
+    remarks=(
+        "Nobody knew how long it would last.",
+        "It was the kind of day that one keeps.",
+        "There was a smell of salt and warm bread.",
+        "Time went slowly, and that was good.",
+        "Somewhere a clock struck four.",
+        "The news from town could wait until tomorrow.",
+        "What happened next was told for many years.",
+        "It had rained in the night, but now the air was dry.",
+    ),
+    trails=(
+        "{moment} {name} spoke of {word} and {other}.",
+        "{name} had read something about {word}, and about {other} too.",
+        "It reminded {name} of {word}.",
+    ),
 )
-MOMENTS = (
-    "That morning",
-    "Before breakfast",
-    "A little later",
-    "As so often",
-    "When the bells rang",
-    "In those days",
-    "After the rain",
-    "On the last day of summer",
-)
-DEEDS = (
-    "had walked for hours without meeting anybody",
-    "told a story that nobody quite believed",
-    "counted the steps and lost count again",
-    "was late, and did not mind at all",
-    "had forgotten the letter in a coat pocket",
-    "wanted to stay for one more week",
-    "listened to the wind and said nothing",
-    "asked for bread, cheese and a glass of milk",
-    "remembered how quiet it used to be here",
-    "slept badly and woke before anyone else",
-    "wrote everything down in a small notebook",
-    "laughed until the others laughed as well",
-    "would not say where the key was hidden",
-    "had been here once before, long ago",
-)
-REMARKS = (
-    "Nobody knew how long it would last.",
-    "It was the kind of day that one keeps.",
-    "There was a smell of salt and warm bread.",
-    "Time went slowly, and that was good.",
-    "Somewhere a clock struck four.",
-    "The news from town could wait until tomorrow.",
-    "What happened next was told for many years.",
-    "It had rained in the night, but now the air was dry.",
-)
-TRAILS = (
-    "{moment} {name} spoke of {word} and {other}.",
-    "{name} had read something about {word}, and about {other} too.",
-    "It reminded {name} of {word}.",
+UNSEEN = Prose(
+    names=("Leo", "Aunt Vera", "the baker", "her sister", "Otto", "the ferryman", "Ruth", "my cousin"),
+    moments=("Towards evening", "Soon after that", "On market days", "Once, in winter", "While they waited"),
+    deeds=(
+        "had brought nothing but an umbrella",
+        "read the same page for the third time",
+        "sang under his breath and stopped at once",
+        "could not find the second shoe",
+        "wanted to know what all the noise was about",
+        "thought of the long road back to town",
+        "made tea for everybody and drank it alone",
+        "promised to come again before the year was out",
+        "did not believe a word and stayed to hear more",
+    ),
+    remarks=(
+        "Someone was always knocking at the wrong moment.",
+        "Far off a train went by, as trains do.",
+        "They agreed about that, if about nothing else.",
+        "The afternoon had no intention of ending.",
+        "One could hear plates, voices and a piano.",
+        "That was the whole secret, or most of it.",
+    ),
+    trails=(
+        "{moment} {name} asked what {word} had to do with {other}.",
+        "{name} once knew all about {word}.",
+        "There was talk of {word}, then of {other}.",
+    ),
 )
 
 
@@ -74,15 +117,25 @@ def _capitalised(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def narrate(rng: random.Random) -> str:
-    """One sentence of story; every third speaks of random words of the vocabulary."""
+def ordinary_word(rng: random.Random) -> str:
+    """Any word of CLIP's vocabulary that has only letters."""
+    return rng.choice(_vocabulary())
+
+
+def narrate(rng: random.Random, *, unseen: bool = False) -> str:
+    """One sentence of story; every third speaks of random words of the vocabulary.
+
+    Args:
+        unseen: from the prose that no training uses.
+    """
+    prose = UNSEEN if unseen else TRAINING
     kind = rng.randrange(6)
-    name, moment = rng.choice(NAMES), rng.choice(MOMENTS)
+    name, moment = rng.choice(prose.names), rng.choice(prose.moments)
     if kind == 0:
-        return rng.choice(REMARKS)
+        return rng.choice(prose.remarks)
     if kind <= 2:
         word, other = rng.sample(_vocabulary(), 2)
-        return _capitalised(rng.choice(TRAILS).format(moment=moment, name=name, word=word, other=other))
+        return _capitalised(rng.choice(prose.trails).format(moment=moment, name=name, word=word, other=other))
     if kind == 3:
-        return f"{moment} {name} {rng.choice(DEEDS)}."
-    return _capitalised(f"{name} {rng.choice(DEEDS)}.")
+        return f"{moment} {name} {rng.choice(prose.deeds)}."
+    return _capitalised(f"{name} {rng.choice(prose.deeds)}.")

@@ -7,6 +7,7 @@ token of each sentence. The contrastive loss joins half-way, and the heads are t
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,14 +19,17 @@ from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
-from .texts import MAX_DETAILS, CompactVocabulary, TextBatch, base_caption, batch_captions
+from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
 
 __all__ = ["CLIP_SCHEDULE", "LENGTH", "WIDTH", "build_clip", "expand_clip", "train_clip"]
 
-CLIP_SCHEDULE = Schedule(steps=2200, batch_size=64, learning_rate=1.5e-3, warmup=100)
+CLIP_SCHEDULE = Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100)
 WIDTH = 64
 LENGTH = 77
-NUM_COLOURS = 6
+NUM_SCENES = 6144  # painted once, told anew each time
+MAX_WORDS = max(len(slot.words) for slot in SLOTS)
+FILLED_FROM = 0.2  # share of the steps after which captions fill the 77 tokens
+STEPS_UNTIL, STEPS_FADE = 0.75, 0.25  # when the heads of the steps to a reference are gone, and over which share
 CONTRASTIVE_FROM = 0.5  # share of the steps before the contrastive loss joins
 CONTRASTIVE_WEIGHT = 0.5
 MAX_LOGIT_SCALE = 4.6052  # ln 100, CLIP's own bound
@@ -83,36 +87,71 @@ def expand_clip(clip: CLIPModel, vocabulary: CompactVocabulary, tokenizer: CLIPT
 
 
 class _WarmUp(nn.Module):
-    """CLIP and its temporary heads, trained as one module."""
+    """CLIP and its temporary heads, trained as one module.
+
+    References form in steps: a sentence knows what it tells (first layer), the words that name another thing know what
+    was told of it (second), the sentence that leans on it knows its own fact (third). A head at each of them shows the
+    way and is faded out; two at the end, over the token states and the text feature, stay.
+    """
 
     def __init__(self, clip: CLIPModel):
         super().__init__()
         self.clip = clip
-        self.feature_head = nn.Linear(WIDTH, len(SLOTS) * NUM_COLOURS)
-        self.sentence_head = nn.Linear(WIDTH, len(SLOTS) * NUM_COLOURS)
+        self.feature_head = nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS)
+        self.state_head = nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS)
+        self.step_heads = nn.ModuleList([nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS) for _ in (DIRECT, CUE, REFERENCE)])
 
-    def facts_loss(self, head: nn.Linear, features: Tensor, slots: Tensor, colours: Tensor) -> Tensor:
-        """Cross-entropy of the named slots' colours (F,), read from features (F, D)."""
-        logits = head(features).unflatten(-1, (len(SLOTS), NUM_COLOURS))
-        return cross_entropy(logits[torch.arange(len(slots), device=slots.device), slots], colours)
-
-    def forward(self, ids: Tensor, batch: TextBatch, pixels: Tensor, truth: Tensor, contrastive: float) -> Tensor:
-        text = self.clip.text_model(input_ids=ids)
-        states = text.last_hidden_state
+    def forward(self, batch: TextBatch, pixels: Tensor, truth: Tensor, *, steps: float, contrastive: float) -> Tensor:
+        """The weighted sum of all losses; `steps` and `contrastive` weigh the faded heads and the contrastive loss."""
+        text = self.clip.text_model(input_ids=batch.ids, output_hidden_states=True)
         text_features = self.clip.text_projection(text.pooler_output)
         image_features = self.clip.get_image_features(pixels).pooler_output
-        loss = self.facts_loss(self.feature_head, text_features[batch.rows], batch.slots, batch.colours)
-        loss = loss + self.facts_loss(
-            self.sentence_head, states[batch.rows, batch.positions], batch.slots, batch.colours
-        )
-        image_logits = self.feature_head(image_features).unflatten(-1, (len(SLOTS), NUM_COLOURS))
+        told = batch.only(batch.places != CUE)
+        loss = _told_loss(self.feature_head(text_features[told.rows]), told)
+        loss = loss + _named_loss(self.state_head(text.last_hidden_state[told.rows, told.positions]), told)
+        image_logits = self.feature_head(image_features).unflatten(-1, (len(SLOTS), MAX_WORDS))
         loss = loss + cross_entropy(image_logits.flatten(0, 1), truth.flatten())
+        for place, head in enumerate(self.step_heads if steps else ()):
+            here = batch.only(batch.places == place)
+            if len(here.rows):
+                states = text.hidden_states[1 + place][here.rows, here.positions]
+                loss = loss + steps * _named_loss(head(states), here)
         if contrastive == 0:
             return loss
         text_unit, image_unit = (nn.functional.normalize(part, dim=-1) for part in (text_features, image_features))
         logits = self.clip.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * text_unit @ image_unit.T
         target = torch.arange(len(logits), device=logits.device)
         return loss + contrastive * (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def _told_loss(logits: Tensor, told: TextBatch) -> Tensor:
+    """Cross-entropy of the words of slots that are known to be told, from logits (F, S * W)."""
+    by_slot = logits.unflatten(-1, (len(SLOTS), MAX_WORDS))
+    return cross_entropy(by_slot[torch.arange(len(told.slots), device=logits.device), told.slots], told.words)
+
+
+def _named_loss(logits: Tensor, facts: TextBatch) -> Tensor:
+    """Cross-entropy of slot and word together; of the slot alone where no word is known."""
+    scores = logits.log_softmax(-1).unflatten(-1, (len(SLOTS), MAX_WORDS))
+    scores = scores[torch.arange(len(facts.slots), device=logits.device), facts.slots]
+    known = scores.gather(1, facts.words.clamp(min=0)[:, None])[:, 0]
+    return -torch.where(facts.words < 0, scores.logsumexp(-1), known).mean()
+
+
+class _Pool:
+    """Scenes and their pictures, painted when they are first asked for: painting costs as much as learning from it."""
+
+    def __init__(self, num_scenes: int, seed: int):
+        rng = random.Random(f"{seed}/clip/scenes")
+        self.scenes = [draw_scene(rng) for _ in range(num_scenes)]
+        self._painted: dict[int, Tensor] = {}
+
+    def pixels(self, chosen: list[int]) -> Tensor:
+        """(B, 3, 128, 128) in -1 to 1."""
+        for index in chosen:
+            if index not in self._painted:
+                self._painted[index] = (pixels_of([self.scenes[index]])[0] * 127.5 + 127.5).round().byte()
+        return torch.stack([self._painted[index] for index in chosen]).float() / 127.5 - 1
 
 
 def _truth(scenes: list[Scene]) -> Tensor:
@@ -130,19 +169,24 @@ def train_clip(
 ) -> Iterator[Step]:
     """Train both towers in place on scenes and their captions, cut at 77 tokens."""
     model = _WarmUp(clip)
+    pool = _Pool(min(NUM_SCENES, schedule.steps * schedule.batch_size), seed)
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"{seed}/clip/{step}")
         progress = step / schedule.steps
         # Few sentences first, so that facts are learned before positions.
-        max_details = max(1, min(MAX_DETAILS, round(4 * MAX_DETAILS * progress)))
-        scenes = [draw_scene(rng) for _ in range(schedule.batch_size)]
+        max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM)))
+        chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size)]
+        scenes = [pool.scenes[index] for index in chosen]
         captions = [base_caption(scene, rng, max_details=max_details) for scene in scenes]
         batch = batch_captions(captions, scenes, tokenizer, length=LENGTH)
-        ids = vocabulary.compact(batch.ids).to(clip.device)
-        pixels, truth = pixels_of(scenes).to(clip.device), _truth(scenes).to(clip.device)
+        batch = replace(batch, ids=vocabulary.compact(batch.ids)).to(clip.device)
         return model(
-            ids, batch.to(clip.device), pixels, truth, CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM else 0
+            batch,
+            pool.pixels(chosen).to(clip.device),
+            _truth(scenes).to(clip.device),
+            steps=min(1.0, max(0.0, (STEPS_UNTIL - progress) / STEPS_FADE)),
+            contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM else 0,
         )
 
     yield from optimise(model, loss_of, schedule, checkpoints)

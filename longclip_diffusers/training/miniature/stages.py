@@ -153,7 +153,7 @@ def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         long_texts, short_texts = [], []
         for index in range(schedule.batch_size):
             scene = draw_scene(rng)
-            text = str(long_caption(scene, rng) if index % 2 else chapter(scene, rng, num_story=8))
+            text = str(long_caption(scene, rng) if index % 2 else chapter(scene, rng, length=350))
             long_texts.append(plan_windows(text, tokenizer).windows[0].text)
             short_texts.append(str(base_caption(draw_scene(rng), rng, max_details=4)))
         return long_texts, short_texts

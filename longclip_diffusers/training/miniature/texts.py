@@ -10,32 +10,35 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ...storybook.captions import Caption, Sentence, chapter, describe, opening
-from ...storybook.narrative import narrate
+from ...storybook.captions import DETAILS, Caption, Shares, chapter, compose, finish
 from ...storybook.scene import Scene, draw_scene
-from ...storybook.slots import OPENING_SLOTS, SLOTS
+from ...storybook.slots import SLOT_INDEX, SLOTS
+from ...storybook.telling import Draft
 
-__all__ = ["CompactVocabulary", "TextBatch", "base_caption", "batch_captions", "sentence_ids"]
+__all__ = ["CUE", "DIRECT", "REFERENCE", "CompactVocabulary", "TextBatch", "base_caption", "batch_captions"]
 
-STORY_SHARE = 0.15  # sentences of story among the details of a training caption
+STORY_SHARE = 0.15  # passages with a sentence of story before them
 OPENING_SHARE = 0.6  # captions that begin with the summary; the others are details alone
-MAX_DETAILS = 8  # a detail has about eleven tokens: eight and the summary fill 77
-
-_DETAILS = tuple(slot for slot in SLOTS if slot.name not in OPENING_SLOTS)
-_SLOT_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
+MAX_DETAILS = 8  # a detail has about ten tokens: seven or eight and the summary fill 77
+MAX_GAP = 3  # sentences of story between a thing and its pronoun
+# More references than in the captions of the world: a model this small learns them from nothing else.
+SHARES = Shares(shared=0.7, owned=0.12, pronoun=0.15)
 
 
 def base_caption(scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS) -> Caption:
     """What the base model is trained with: maybe the summary, some details in random order, now and then story."""
-    sentences: list[Sentence] = [opening(scene, rng)] if rng.random() < OPENING_SHARE else []
-    fewest = 0 if sentences else 1
+    has_opening = rng.random() < OPENING_SHARE
+    fewest = 0 if has_opening else 1
     # The larger of two draws: the last positions are as well trained as the first only if most captions reach them.
     num_details = max(rng.randint(fewest, max_details), rng.randint(fewest, max_details))
-    for slot in rng.sample(_DETAILS, num_details):
+    slots = rng.sample(DETAILS, num_details)
+    teller, passages = compose(scene, slots, rng, shares=SHARES, gap=lambda: rng.randint(0, MAX_GAP))
+    drafts: list[Draft] = [teller.opening()] if has_opening else []
+    for passage in passages:
         if rng.random() < STORY_SHARE:
-            sentences.append(Sentence(narrate(rng)))
-        sentences.append(describe(scene, slot, rng))
-    return Caption(tuple(sentences))
+            drafts.append(teller.story())
+        drafts += passage
+    return finish(drafts)
 
 
 @lru_cache(maxsize=100_000)
@@ -44,21 +47,34 @@ def sentence_ids(text: str, tokenizer: CLIPTokenizer) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
+# Where in a text something is known: a sentence that tells a slot by itself, the words that name another slot, a
+# sentence that tells a slot by reference.
+DIRECT, CUE, REFERENCE = range(3)
+
+
 @dataclass(frozen=True)
 class TextBatch:
-    """Token ids (B, N) and the facts in them: rows (F,), positions (F,) of the telling sentence's last token,
-    slot indices (F,) and colour indices (F,). `ends` (B,) is the position of each row's end-of-text token."""
+    """Token ids (B, N) and what is known where: rows (F,), positions (F,), slot indices (F,), word indices (F,) and
+    `places` (F,), one of `DIRECT`, `CUE` and `REFERENCE`.
+
+    A sentence is known at its last token. A word index of -1: the slot is named there, not told.
+    """
 
     ids: Tensor
-    ends: Tensor
     rows: Tensor
     positions: Tensor
     slots: Tensor
-    colours: Tensor
+    words: Tensor
+    places: Tensor
 
     def to(self, device: torch.device) -> "TextBatch":
         """The same batch on `device`."""
         return TextBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def only(self, chosen: Tensor) -> "TextBatch":
+        """The same texts with the chosen facts (F,) alone."""
+        kept = (getattr(self, field.name)[chosen] for field in fields(self)[1:])
+        return TextBatch(self.ids, *kept)
 
 
 def batch_captions(
@@ -66,20 +82,26 @@ def batch_captions(
 ) -> TextBatch:
     """Tokenise, cut to `length` with the special tokens and pad; facts that the cut removes are not in the batch."""
     ids = torch.full((len(captions), length), tokenizer.pad_token_id)
-    ends, facts = [], []
+    facts: list[tuple[int, ...]] = []
     for row, (caption, scene) in enumerate(zip(captions, scenes, strict=True)):
         tokens = [tokenizer.bos_token_id]
         for sentence in caption.sentences:
+            if sentence.cue:
+                position = len(tokens) + len(sentence_ids(sentence.cue, tokenizer)) - 1
+                leans_on = sentence.antecedent is not None and caption.sentences[sentence.antecedent].slots
+                word = _word(scene, sentence.subject) if leans_on else -1
+                facts.append((row, position, SLOT_INDEX[sentence.subject], word, CUE))
             tokens += sentence_ids(sentence.text, tokenizer)
-            if len(tokens) > length - 1:
-                break
-            for name in sentence.slots:
-                slot = _SLOT_INDEX[name]
-                facts.append((row, len(tokens) - 1, slot, SLOTS[slot].words.index(scene[name])))
+            place = DIRECT if sentence.antecedent is None else REFERENCE
+            facts += [(row, len(tokens) - 1, SLOT_INDEX[name], _word(scene, name), place) for name in sentence.slots]
+        facts = [fact for fact in facts if fact[0] < row or fact[1] < length - 1]
         tokens = [*tokens[: length - 1], tokenizer.eos_token_id]
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        ends.append(len(tokens) - 1)
-    return TextBatch(ids, torch.tensor(ends), *torch.tensor(facts).reshape(-1, 4).T)
+    return TextBatch(ids, *torch.tensor(facts).reshape(-1, 5).T)
+
+
+def _word(scene: Scene, slot: str) -> int:
+    return SLOTS[SLOT_INDEX[slot]].words.index(scene[slot])
 
 
 class CompactVocabulary:
@@ -95,7 +117,7 @@ class CompactVocabulary:
         rng = random.Random("compact vocabulary")
         counts: Counter[int] = Counter()
         for _ in range(self.CAPTIONS):
-            for sentence in chapter(draw_scene(rng), rng, num_story=8).sentences:
+            for sentence in chapter(draw_scene(rng), rng, length=350).sentences:
                 counts.update(sentence_ids(sentence.text, tokenizer))
         frequent = sorted(token for token, count in counts.items() if count >= self.MINIMUM)
         # bos, eos, then the shared row of all other tokens

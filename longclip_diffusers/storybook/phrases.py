@@ -1,0 +1,211 @@
+"""How the storybook's facts are put into words: one set of phrases for training, another that no training uses.
+
+Places to fill: {noun} and {place} of the slot, {word} its word, {a_word} the word with its article, {several} a count
+with its noun ("two clouds"), {other} the thing whose colour is shared, {owner} whose it is. A capital at the start of a
+place to fill makes its text begin with one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .slots import Slot, Trait
+
+__all__ = ["OWNERS", "TRAINING", "UNSEEN", "Phrases", "with_article"]
+
+OWNERS = ("Ada", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Sentence patterns: openings, direct statements by the slot's trait, and the three ways to tell by reference.
+
+    A *shared colour* names another thing ("the door has the colour of the roof"). An *owner* is introduced in one
+    sentence and named in another ("the kite belongs to Ada", "what belongs to Ada is red"). A *pronoun* takes up the
+    last thing mentioned ("look at the ball", "it is blue").
+    """
+
+    openings: tuple[str, ...]
+    direct: Mapping[Trait | str, tuple[str, ...]]  # a slot's own name goes before its trait
+    shared: tuple[str, ...]
+    introductions: tuple[str, ...]
+    owned: tuple[str, ...]
+    mentions: tuple[str, ...]
+    pronouns: tuple[str, ...]
+    unseen: bool = False  # whether the story between the facts is of the kind that no training uses, too
+
+    def of(self, slot: Slot) -> tuple[str, ...]:
+        """Patterns that tell this slot by itself."""
+        return self.direct.get(slot.name) or self.direct[slot.trait]
+
+
+def with_article(word: str) -> str:
+    """ "a red", "an orange"."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+TRAINING = Phrases(
+    openings=(
+        "A picture of a bay under {sky} sky, with {hills} hills, {meadow} meadow and {sea} sea.",
+        "The sky is {sky_word} over {hills} hills, {meadow} meadow and {sea} sea.",
+        "A quiet day with {sky} sky, {hills} hills, {sea} sea and {meadow} meadow.",
+        "Here is {sea} sea below {hills} hills, {meadow} meadow and {sky} sky.",
+    ),
+    direct={
+        "colour": (
+            "The {noun} {place} is {word}.",
+            "The {noun} is {word}.",
+            "There is {a_word} {noun} {place}.",
+            "There is {a_word} {noun}.",
+            "You can see {a_word} {noun} {place}.",
+            "The colour of the {noun} {place} is {word}.",
+            "Look at the {noun} {place}, it is {word}.",
+            "Everyone knows the {noun}, which is {word}.",
+            "{Place} there is {a_word} {noun}.",
+            "They painted the {noun} {word}.",
+            "{A_word} {noun} waits {place}.",
+            "How {word} the {noun} {place} looks!",
+            "The {noun} {place} was {word} even then.",
+            "Somebody has made the {noun} {word}.",
+            "Nobody could miss the {noun}: it is {word}.",
+            "{Word} is the colour of the {noun} {place}.",
+        ),
+        "animal": (
+            "{A_word} sits {place}.",
+            "There is {a_word} {place}.",
+            "The animal {place} is {a_word}.",
+            "You can see {a_word} {place}.",
+            "The {word} has been waiting for hours.",
+            "The animal is {a_word}.",
+            "{Place} there is {a_word}.",
+        ),
+        "fruit": (
+            "The basket is full of {word}.",
+            "There are {word} in the basket.",
+            "Somebody has brought {word} in a basket.",
+            "In the basket there are {word}.",
+            "You can see {word} in the basket.",
+            "The basket has {word} in it.",
+        ),
+        "count": (
+            "There {be} {several} {place}.",
+            "You can see {several} {place}.",
+            "{Place} there {be} {several}.",
+            "Look, {several} {place}.",
+            "They counted {several} {place}.",
+            "{Several} can be seen.",
+        ),
+        "switch": (
+            "The {noun} {place} is {word}.",
+            "The {noun} is {word}.",
+            "You can see that the {noun} is {word}.",
+            "Everyone knows the {noun} is {word}.",
+            "The {noun} {place} was {word} all day.",
+            "Look at the {noun}, it is {word}.",
+        ),
+    },
+    shared=(
+        "The {noun} {place} has the same colour as the {other}.",
+        "The {noun} has the colour of the {other}.",
+        "The colour of the {noun} is that of the {other}.",
+        "There is a {noun} {place} in the colour of the {other}.",
+        "The {noun} {place} matches the {other}.",
+        "Look at the {noun}, it was painted like the {other}.",
+        "They painted the {noun} in the same colour as the {other}.",
+        "Like the {other}, so the {noun} {place} was painted.",
+        "The paint of the {other} is on the {noun} too.",
+        "The {noun} is like the {other}.",
+    ),
+    introductions=(
+        "The {noun} {place} belongs to {owner}.",
+        "{owner} owns the {noun} {place}.",
+        "The {noun} was a present for {owner}.",
+        "There is a {noun} that belongs to {owner}.",
+        "Everyone knows the {noun} of {owner}.",
+    ),
+    owned=(
+        "What belongs to {owner} is {word}.",
+        "What {owner} owns is {word}.",
+        "The one that {owner} has is {word}.",
+        "{owner} has painted hers {word}.",
+        "{Word} is what {owner} has.",
+    ),
+    mentions=(
+        "Look at the {noun} {place}.",
+        "There is a {noun} {place}.",
+        "You can see the {noun} {place}.",
+        "Everyone knows the {noun} {place}.",
+        "{Place} there is a {noun}.",
+    ),
+    pronouns=(
+        "It is {word}.",
+        "It was painted {word}.",
+        "Its colour is {word}.",
+        "It was {word} even then.",
+        "How {word} it looks!",
+    ),
+)
+UNSEEN = Phrases(
+    openings=(
+        "This is a bay with {hills} hills, {sky} sky above them, {sea} sea and {meadow} meadow.",
+        "Imagine {meadow} meadow and {sea} sea, {hills} hills behind and {sky} sky over all.",
+    ),
+    direct={
+        "colour": (
+            "Paint of a strong {word} covers the {noun} {place}.",
+            "The {noun} shines {word} in the light.",
+            "Somebody painted the {noun} {place} in {word}.",
+            "What {a_word} {noun} they have {place}!",
+            "The {noun} {place} has always been {word}.",
+            "Everyone turns round for the {noun}, so {word} is it.",
+            "The {word} thing {place} is the {noun}.",
+        ),
+        "animal": (
+            "{Place} you find {a_word}.",
+            "They say the animal is {a_word}.",
+            "{A_word} has fallen asleep {place}.",
+        ),
+        "fruit": (
+            "They had filled the basket with {word}.",
+            "The basket holds nothing but {word}.",
+            "There is a basket, and {word} are in it.",
+        ),
+        "count": (
+            "Today {several} {be} to be seen {place}.",
+            "If you look closely, there {be} {several} {place}.",
+            "The children counted {several}.",
+        ),
+        "switch": (
+            "They found the {noun} {word}.",
+            "That evening the {noun} {place} was {word}.",
+            "As always, the {noun} is {word}.",
+        ),
+    },
+    shared=(
+        "The {noun} {place} and the {other} have one and the same colour.",
+        "The {noun} looks just like the {other} in colour.",
+        "The {noun} {place} wears the colour of the {other}.",
+        "What was left of the paint for the {other} went on the {noun}.",
+        "Somebody has made the {noun} match the {other}.",
+    ),
+    introductions=(
+        "They gave the {noun} {place} to {owner}.",
+        "The {noun} {place} is owned by {owner}.",
+        "{owner} has a {noun} {place}.",
+    ),
+    owned=(
+        "What is owned by {owner} is {word}.",
+        "The thing that belongs to {owner} is {word}.",
+        "{owner} made hers {word}.",
+    ),
+    mentions=(
+        "Nobody forgets the {noun} {place}.",
+        "You find a {noun} {place}.",
+        "They all love the {noun} {place}.",
+    ),
+    pronouns=(
+        "It has always been {word}.",
+        "Somebody has made it {word}.",
+        "Its paint is {word}.",
+    ),
+    unseen=True,
+)
