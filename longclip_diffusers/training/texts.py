@@ -11,6 +11,7 @@ __all__ = ["caption_ids", "first_window", "fitting_text"]
 
 # Texts shorter than the encoder leave its last positions untrained: every second one goes on with others.
 JOINED_SHARE = 0.5
+CONTEXT_SHARE = 0.5
 
 
 def first_window(text: str, tokenizer: CLIPTokenizer, length: int) -> str:
@@ -26,12 +27,18 @@ def fitting_text(
 ) -> str:
     """A text of at most `length` rows: a random window of a longer one, others joined to a shorter one.
 
+    Every second window is one with context: sentences behind earlier ones that they need, as `context="related"` reads
+    them. An encoder that was never trained on such a mixture reads it badly.
+
     Args:
         rng: chooses the window, and whether others are joined.
         more: draws another text of the data.
     """
     windows = plan_windows(text, tokenizer, window=length).windows
-    fitting = first_window(rng.choice(windows).text, tokenizer, length)
+    if len(windows) > 1 and rng.random() < CONTEXT_SHARE:
+        windows = plan_windows(text, tokenizer, window=length, context="related").windows
+    window = rng.choice(windows)
+    fitting = first_window(" ".join([*window.context, window.text]), tokenizer, length)
     if len(windows) > 1 or rng.random() >= JOINED_SHARE:
         return fitting
     while True:
