@@ -86,15 +86,17 @@ def batch_captions(
     for row, (caption, scene) in enumerate(zip(captions, scenes, strict=True)):
         tokens = [tokenizer.bos_token_id]
         for sentence in caption.sentences:
+            told = []
             if sentence.cue:
                 position = len(tokens) + len(sentence_ids(sentence.cue, tokenizer)) - 1
-                leans_on = sentence.antecedent is not None and caption.sentences[sentence.antecedent].slots
-                word = _word(scene, sentence.subject) if leans_on else -1
-                facts.append((row, position, SLOT_INDEX[sentence.subject], word, CUE))
+                # The antecedent of a shared colour tells it; that of an owner only introduces the thing.
+                known = sentence.antecedent is not None and caption.sentences[sentence.antecedent].slots
+                word = _word(scene, sentence.subject) if known else -1
+                told.append((row, position, SLOT_INDEX[sentence.subject], word, CUE))
             tokens += sentence_ids(sentence.text, tokenizer)
             place = DIRECT if sentence.antecedent is None else REFERENCE
-            facts += [(row, len(tokens) - 1, SLOT_INDEX[name], _word(scene, name), place) for name in sentence.slots]
-        facts = [fact for fact in facts if fact[0] < row or fact[1] < length - 1]
+            told += [(row, len(tokens) - 1, SLOT_INDEX[name], _word(scene, name), place) for name in sentence.slots]
+            facts += [fact for fact in told if fact[1] < length - 1]
         tokens = [*tokens[: length - 1], tokenizer.eos_token_id]
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return TextBatch(ids, *torch.tensor(facts).reshape(-1, 5).T)
