@@ -1,7 +1,7 @@
 """Results as JSON, as a Markdown table and as a plot."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # detail imports Row from here
 
 __all__ = ["Row", "hash_model", "hash_source", "plot_recall", "table", "tall_table", "write_json"]
 
-BIN = 20  # tokens a plotted point
+BIN, FEWEST = 20, 20  # tokens a plotted point, and the facts it needs
 
 
 @dataclass(frozen=True)
@@ -83,24 +83,53 @@ def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([written[0], "|---" * len(head) + "|", *written[1:]])
 
 
-def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"], *, chance: float) -> None:
-    """Recall against the position of the describing sentence, a line for each encoder, as a PNG."""
+def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"]) -> None:
+    """Recall of details told directly, a line for each encoder, as a PNG; chance is the first encoder's.
+
+    In long captions against the position of the sentence that tells it; in chapters, where there are any, by quarter.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    for encoder, told in facts.items():
-        bins = np.array([fact.position // BIN for fact in told])
-        shown = np.array([fact.shown for fact in told], dtype=float)
-        centres = [bin_ for bin_ in np.unique(bins) if (bins == bin_).sum() >= BIN]
-        means = [shown[bins == bin_].mean() for bin_ in centres]
-        axes.plot([(bin_ + 0.5) * BIN for bin_ in centres], means, marker="o", label=encoder)
-    axes.axvline(CLIP_LENGTH, color="grey", linestyle=":", label="77 tokens: stock Stable Diffusion stops reading")
-    axes.axhline(chance, color="grey", linestyle="--", linewidth=1, label="chance")
-    axes.set(xlabel="token position of the sentence that tells the detail", ylabel="detail recall", ylim=(0, 1.03))
-    axes.legend(loc="center right", fontsize=8)
+    told = {encoder: [fact for fact in every if fact.distance is None] for encoder, every in facts.items()}
+    kinds = [kind for kind in _PLACES if any(fact.kind == kind for every in told.values() for fact in every)]
+    figure, panels = plt.subplots(
+        1, max(1, len(kinds)), figsize=(2 + 5.5 * max(1, len(kinds)), 4.6), squeeze=False, layout="constrained"
+    )
+    for axes, kind in zip(panels[0], kinds, strict=False):
+        place, label = _PLACES[kind]
+        for number, (encoder, every) in enumerate(told.items()):
+            here = [fact for fact in every if fact.kind == kind]
+            style = {"marker": "osv^D"[number % 5], "markersize": 4, "color": f"C{number}", "label": encoder}
+            axes.plot(*_curve([place(fact) for fact in here], [fact.shown for fact in here]), **style)
+        first = [fact.by_chance for fact in next(iter(told.values())) if fact.kind == kind]
+        axes.axhline(np.mean(first), color="grey", linestyle="--", linewidth=1, label="chance")
+        axes.set(xlabel=label, ylabel="detail recall", ylim=(0, 1.03))
+    if "long" in kinds:
+        note = "77 tokens: stock Stable Diffusion stops reading"
+        panels[0][kinds.index("long")].axvline(CLIP_LENGTH, color="grey", linestyle=":", label=note)
+    if "chapter" in kinds:
+        panels[0][kinds.index("chapter")].set_xticks(range(1, 5))
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+# Where a fact of a kind of text is plotted, and what the axis says.
+_PLACES: dict[str, tuple[Callable[["Fact"], float], str]] = {
+    "long": (
+        lambda fact: (fact.position // BIN + 0.5) * BIN,
+        "long captions: token position of the sentence that tells the detail",
+    ),
+    "chapter": (lambda fact: fact.quarter, "chapters: quarter of the text's tokens"),
+}
+
+
+def _curve(places: Sequence[float], shown: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Places, ascending, and the mean there; a place of few facts says nothing and is left out."""
+    at, hits = np.array(places), np.array(shown, dtype=float)
+    kept = [place for place in np.unique(at) if (at == place).sum() >= FEWEST]
+    return [float(place) for place in kept], [float(hits[at == place].mean()) for place in kept]

@@ -21,7 +21,8 @@ from diffusers import DiffusionPipeline
 from ..checkpoints import load_text_encoder
 from ..checkpoints.processor import load_image_processor
 from ..errors import LongClipError
-from ..evaluation.detail import describe_scenes, draw_pictures, load_encoder, recall_rows, score
+from ..evaluation.detail import describe_scenes, recall_rows, score
+from ..evaluation.encoders import draw_pictures, load_encoder
 from ..evaluation.features import Encoder, open_encoder
 from ..evaluation.report import Row
 from ..evaluation.retrieval import retrieval_scores
@@ -31,6 +32,7 @@ from ..pipelines import StableDiffusionLongPipeline
 from ..positions import CLIP_LENGTH
 from ..sidecar import read_generation
 from ..storybook.captions import short_caption
+from ..storybook.checker import read_picture
 from ..storybook.scene import draw_scene
 from ..tokenizer import load_tokenizer
 from .data.storybook import StorybookData
@@ -227,8 +229,9 @@ def _pipeline(task: Task) -> DiffusionPipeline:
 def _details(pipe: DiffusionPipeline, task: Task) -> dict[str, float]:
     pairs = describe_scenes(task.num_scenes, seed=1000 + task.seed)
     texts = [str(caption) for _, caption in pairs]
-    pictures = list(draw_pictures(pipe, texts, read_generation(bundled()), seed=task.seed))
-    return {f"detail {row.column}": row.value for row in recall_rows("", score(pairs, pictures))}
+    pictures = dict(draw_pictures(pipe, texts, read_generation(bundled()), seed=task.seed))
+    found = [read_picture(pictures[number]) for number in range(len(texts))]
+    return {f"detail {row.column}": row.value for row in recall_rows("", score(pairs, found))}
 
 
 @torch.no_grad()
