@@ -79,8 +79,8 @@ def test_the_last_sentence_of_a_chapter_is_in_the_picture():
     for seed in range(8):
         rng = random.Random(f"last sentence {seed}")
         scene = draw_scene(rng)
-        told = chapter(scene, rng, num_story=40).sentences
-        last = next(sentence for sentence in reversed(told) if sentence.slots)
+        told = chapter(scene, rng, length=1000).sentences
+        last = next(each for each in reversed(told) if each.slots and each.antecedent is None)
         text = " ".join([*(sentence.text for sentence in told if sentence is not last), last.text])
         assert len(pipe.plan_prompt(text).windows) > 2
         noise = torch.Generator().manual_seed(seed)

@@ -44,6 +44,7 @@ def retrieval(
     quiet_libraries()
     from ..errors import LongClipError
     from ..evaluation.retrieval import evaluate_retrieval, readable
+    from ..storybook.phrases import UNSEEN
     from ..training.data import open_data
     from ..training.data.storybook import StorybookData
     from .evaluated import Sources, data_name, report
@@ -52,7 +53,7 @@ def retrieval(
     if not opened.has_images:
         raise LongClipError(f"{data} has captions without pictures; retrieval needs both. Give other --data.")
     if isinstance(opened, StorybookData):
-        opened = opened.held_out(num_samples)
+        opened = opened.held_out(num_samples, phrases=UNSEEN)
     sources, bad = Sources(model, base), list[LongClipError]()
     encoders = sources.open(device)
     samples = readable(opened, num_samples, bad)

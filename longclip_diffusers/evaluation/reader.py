@@ -65,7 +65,8 @@ class Reader(nn.Module):
         self.layers = nn.ModuleList([_Layer(width) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(width)
         self.heads = nn.Parameter(torch.randn(len(SLOTS), width, MAX_WORDS) * width**-0.5)
-        self.register_buffer("is_word", torch.tensor([[n < len(slot.words) for n in range(MAX_WORDS)] for slot in SLOTS]))
+        is_word = [[number < len(slot.words) for number in range(MAX_WORDS)] for slot in SLOTS]
+        self.register_buffer("is_word", torch.tensor(is_word))
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits (B, slots, words) from token states (B, N, D), any N; minus infinity where a slot has fewer words."""
@@ -186,9 +187,9 @@ def probe_rows(
 ) -> list[Row]:
     """What a reader finds in captions of at most 77 tokens, read by the encoder that it was trained on.
 
-    A row for the details told directly in each bin of positions (0-20, 20-40, 40-60, 60-77) and all of them
-    (`details`), for the slots of the summary (`opening`), then for references whose antecedent stands in the same 77 tokens (`near_reference`) and each kind
-    of them. Intervals are resampled over scenes.
+    A row for the details told directly in each bin of positions (0-20, 20-40, 40-60, 60-77), for all of them
+    (`details`) and for the slots of the summary (`opening`), then for references whose antecedent stands in the same 77
+    tokens (`near_reference`) and for each kind of them. Intervals are resampled over scenes.
 
     Raises:
         LongClipError: no scenes.

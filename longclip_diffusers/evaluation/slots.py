@@ -8,10 +8,11 @@ import torch
 from transformers import CLIPModel, CLIPTokenizer
 
 from ..checkpoints.processor import CLIPImageProcessorPil
-from ..storybook.captions import describe, opening
+from ..storybook.phrases import TRAINING
 from ..storybook.render import render
-from ..storybook.scene import Scene, draw_scene
-from ..storybook.slots import OPENING_SLOTS, SLOTS, Slot
+from ..storybook.scene import draw_scene
+from ..storybook.slots import OPENING_SLOTS, SLOT_INDEX, SLOTS, Slot
+from ..storybook.telling import Teller
 from .features import encode_images
 from .metrics import bootstrap_interval, match_ranks
 from .report import Row
@@ -20,7 +21,6 @@ from .zeroshot import class_features
 __all__ = ["slot_prompts", "storybook_zeroshot"]
 
 NUM_PROMPTS = 12  # sentences that describe a word
-_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
 
 
 def storybook_zeroshot(
@@ -33,7 +33,7 @@ def storybook_zeroshot(
     encoder: str = "clip",
     batch_size: int = 64,
 ) -> list[Row]:
-    """Share of (scene, slot) whose true word wins among the slot's six (chance 1/6), on scenes that no training drew.
+    """Share of (scene, slot) whose true word wins among the slot's two to six, on scenes that no training drew.
 
     Three rows, `storybook/zeroshot/slots/acc1(n=200)`, with the number of scenes: all slots, those of a caption's
     opening sentence (`opening_slots`), and the details (`detail_slots`). A word is described as short captions tell it,
@@ -77,7 +77,7 @@ def slot_prompts(slot: Slot) -> list[list[str]]:
 
 def _tell(slot: Slot, word: str, rng: random.Random) -> str:
     scene = draw_scene(rng)
-    colours = list(scene.colours)
-    colours[_INDEX[slot.name]] = word
-    told: Scene = replace(scene, colours=tuple(colours))
-    return (opening(told, rng) if slot.name in OPENING_SLOTS else describe(told, slot, rng)).text
+    words = list(scene.words)
+    words[SLOT_INDEX[slot.name]] = word
+    teller = Teller(replace(scene, words=tuple(words)), rng, TRAINING)
+    return (teller.opening() if slot.name in OPENING_SLOTS else teller.direct(slot)).text

@@ -1,6 +1,7 @@
 """Zero-shot: accuracies against plain counting, class folders, templates, the storybook's slots."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -147,15 +148,16 @@ def test_folders_without_classes_or_pictures_are_refused(tmp_path):
         class_folders(tmp_path)
 
 
-@pytest.mark.parametrize("slot", [SLOTS[0], SLOTS[-1]], ids=lambda slot: slot.name)
+@pytest.mark.parametrize("slot", SLOTS, ids=lambda slot: slot.name)
 def test_prompts_of_a_slots_words_differ_in_the_word_alone(slot):
     prompts = slot_prompts(slot)
-    assert len(prompts) == len(slot.words) == 6
+    assert len(prompts) == len(slot.words)
+    articles_and_numbers = {("a", "an"), ("an", "a"), ("are", "is"), (f"{slot.nouns[0]}s", slot.nouns[0])}
     for told in zip(*prompts, strict=True):
-        first, *others = (text.replace(",", "").rstrip(".").split() for text in told)
+        first, *others = (re.findall(r"\w+", text.lower()) for text in told)
         for word, other in zip(slot.words[1:], others, strict=True):
             changed = {(old, new) for old, new in zip(first, other, strict=True) if old != new}
-            assert changed - {("a", "an"), ("an", "a")} == {(slot.words[0], word)}
+            assert changed - articles_and_numbers == {(slot.words[0], word)}
 
 
 def test_bundled_clip_reads_the_slots_and_a_random_projection_does_not():
@@ -165,10 +167,11 @@ def test_bundled_clip_reads_the_slots_and_a_random_projection_does_not():
     assert [row.column for row in rows] == [
         f"storybook/zeroshot/{group}/acc1(n=40)" for group in ("slots", "opening_slots", "detail_slots")
     ]
-    assert (everything.n, opening.n, details.n) == (40 * 22, 40 * len(OPENING_SLOTS), 40 * 18)
+    assert (everything.n, opening.n, details.n) == (40 * 25, 40 * len(OPENING_SLOTS), 40 * 21)
     assert opening.value > 0.9 and details.value > 0.55  # .98 and .71 of 200 scenes
     assert everything.value == pytest.approx((opening.value * opening.n + details.value * details.n) / everything.n)
     assert everything.low < everything.value < everything.high
     torch.nn.init.normal_(encoder.clip.visual_projection.weight)
     (blind, *_) = storybook_zeroshot(encoder.clip, encoder.tokenizer, encoder.processor, 40)
-    assert blind.value == pytest.approx(1 / 6, abs=0.06)
+    chance = sum(1 / len(slot.words) for slot in SLOTS) / len(SLOTS)
+    assert blind.value == pytest.approx(chance, abs=0.06)

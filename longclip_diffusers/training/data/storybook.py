@@ -5,10 +5,13 @@ else would be learned. So four neighbours are one scene with two other slots cha
 """
 
 import random
+from itertools import accumulate
 
 from PIL import Image
 
-from ...storybook.captions import long_caption, short_caption
+from ...positions import LONG_LENGTH
+from ...storybook.captions import Caption, chapter, long_caption, num_tokens, short_caption
+from ...storybook.phrases import TRAINING, Phrases
 from ...storybook.render import render
 from ...storybook.scene import Scene, draw_scene, vary
 from .sample import TextImageData
@@ -18,26 +21,35 @@ __all__ = ["StorybookData"]
 NUM_SCENES = 1_000_000  # an epoch nobody reaches
 GROUP_SIZE = 4
 NUM_CHANGED = 2
+# Long texts that are the beginning of a chapter: there story stands between the details, and between a pronoun and its
+# noun. A chapter tells all 25 slots in some 300 tokens, so its first 245 tell most of what sets neighbours apart.
+CHAPTER_SHARE, CHAPTER_TOKENS = 0.5, 350
+LONGEST = LONG_LENGTH - 3  # content tokens, as of a long caption
 
 
 class StorybookData(TextImageData):
-    """Scene, long caption (180 to 245 tokens), short caption and picture of an index depend on (seed, index) alone."""
+    """Scene, long text (at most 245 tokens), short caption and picture of an index depend on (seed, index) alone.
+
+    Every second long text is a long caption, the others begin a chapter; of held-out scenes all are long captions.
+    """
 
     name = "storybook"
     has_images = True
     group_size = GROUP_SIZE
 
-    def __init__(self, seed: int = 0, *, part: str = "train", num_scenes: int = NUM_SCENES):
-        self.seed, self.part, self.num_scenes = seed, part, num_scenes
+    def __init__(
+        self, seed: int = 0, *, part: str = "train", num_scenes: int = NUM_SCENES, phrases: Phrases = TRAINING
+    ):
+        self.seed, self.part, self.num_scenes, self.phrases = seed, part, num_scenes, phrases
 
     @property
     def workers_help(self) -> bool:
         """A scene is drawn in three milliseconds: next to a training step that is nothing."""
         return False
 
-    def held_out(self, num_scenes: int) -> "StorybookData":
-        """Scenes of seeds that training never draws from."""
-        return StorybookData(self.seed, part="validation", num_scenes=num_scenes)
+    def held_out(self, num_scenes: int, *, phrases: Phrases = TRAINING) -> "StorybookData":
+        """Scenes of seeds that training never draws from, told in the given phrases."""
+        return StorybookData(self.seed, part="validation", num_scenes=num_scenes, phrases=phrases)
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -52,10 +64,21 @@ class StorybookData(TextImageData):
         return vary(scene, rng, NUM_CHANGED)
 
     def texts(self, index: int) -> tuple[str, str]:
-        """Both captions of the scene."""
+        """The long text and the short caption of the scene."""
         rng, scene = self._rng("texts", index), self.scene(index)
-        return str(long_caption(scene, rng)), str(short_caption(scene, rng))
+        if self.part == "train" and rng.random() < CHAPTER_SHARE:
+            long_text = _beginning(chapter(scene, rng, length=CHAPTER_TOKENS, phrases=self.phrases))
+        else:
+            long_text = str(long_caption(scene, rng, phrases=self.phrases))
+        return long_text, str(short_caption(scene, rng, phrases=self.phrases))
 
     def image(self, index: int) -> Image.Image:
         """The scene drawn, 128 x 128."""
         return render(self.scene(index))
+
+
+def _beginning(caption: Caption) -> str:
+    """The first sentences, as many as fit."""
+    lengths = accumulate(num_tokens(sentence.text) for sentence in caption.sentences)
+    fitting = zip(caption.sentences, lengths, strict=True)
+    return " ".join(sentence.text for sentence, length in fitting if length <= LONGEST)
