@@ -1,33 +1,102 @@
-"""Detail recall: it counts what is shown where it is told, and says how sure it is."""
+"""Detail recall: it counts what is shown where and how it is told, and says how sure it is."""
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from longclip_diffusers.evaluation.detail import COLUMNS, Fact, describe_scenes, recall_rows, score
-from longclip_diffusers.evaluation.report import hash_model, plot_recall, table, write_json
+from longclip_diffusers import LongClipError, load_tokenizer
+from longclip_diffusers.evaluation.detail import (
+    COLUMNS,
+    DRIFT,
+    Fact,
+    describe_scenes,
+    detail_tables,
+    drift_row,
+    recall_rows,
+    score,
+)
+from longclip_diffusers.evaluation.report import hash_model, plot_recall, write_json
+from longclip_diffusers.storybook.checker import read_picture
+from longclip_diffusers.storybook.phrases import UNSEEN
 from longclip_diffusers.storybook.render import render
+from longclip_diffusers.storybook.slots import SLOTS
+
+KINDS = ("long", "chapter", "short")
+CHANCE = np.mean([1 / len(slot.words) for slot in SLOTS])
 
 
-def facts(*, shown, position=100, count=40):
-    return [Fact(index // 4, "door", position, shown=index < shown) for index in range(count)]
+@pytest.fixture(scope="module")
+def told():
+    return {kind: describe_scenes(30, seed=0, kind=kind) for kind in KINDS}
 
 
-def test_true_pictures_have_full_recall_and_another_scenes_text_has_chance():
-    pairs = describe_scenes(40, seed=0)
-    told = score(pairs, [render(scene) for scene, _ in pairs])
-    assert {row.column for row in recall_rows("true", told)} == set(COLUMNS)
-    assert [row.value for row in recall_rows("true", told)] == [1, 1, 1]
-    for row in recall_rows("chance", told, chance=True):
-        assert row.value == pytest.approx(1 / 6, abs=0.08)  # some 240 facts a column
-        assert row.low < 1 / 6 < row.high
+def facts(*, shown, position=100, count=40, kind="long", **more):
+    return [Fact(index // 4, "door", kind, position, shown=index < shown, **more) for index in range(count)]
 
 
-def test_pictures_of_other_scenes_have_chance_recall():
-    pairs = describe_scenes(40, seed=0)
-    told = score(pairs, [render(scene) for scene, _ in pairs[1:] + pairs[:1]])
-    assert all(row.value < 0.3 for row in recall_rows("wrong", told))
-    assert [row.value for row in recall_rows("chance", told, chance=True)] == [1, 1, 1]
+def test_true_pictures_have_full_recall_and_another_scenes_words_have_chance(told):
+    found = [read_picture(render(scene)) for scene, _ in told["long"]]
+    every = [fact for kind in KINDS for fact in score(told[kind], found, kind=kind)]
+    rows = recall_rows("true", every)
+    assert [row.column for row in rows] == list(COLUMNS)
+    assert {row.value for row in rows} == {1}
+    for row in recall_rows("chance", every, chance=True):
+        assert row.low - 0.1 < CHANCE < row.high + 0.1  # the smallest column has some 60 facts
+    assert np.mean([fact.by_chance for fact in every]) == pytest.approx(CHANCE, abs=0.05)
+
+
+def test_other_scenes_pictures_have_chance_recall(told):
+    pairs = told["long"]
+    found = [{slot.name: scene[slot.name] for slot in SLOTS} for scene, _ in pairs[1:] + pairs[:1]]
+    every = score(pairs, found)
+    assert np.mean([fact.shown for fact in every]) == pytest.approx(CHANCE, abs=0.05)
+    assert all(fact.by_chance for fact in every)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_and_distances_are_those_of_the_text_tokenised_as_a_whole(told, kind):
+    tokenizer = load_tokenizer()
+    pairs = told[kind][:5]
+    found = [{slot.name: scene[slot.name] for slot in SLOTS} for scene, _ in pairs]
+    counted = iter(score(pairs, found, kind=kind))
+    for _, caption in pairs:
+        encoded = tokenizer(str(caption), truncation=False, verbose=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded.offset_mapping]  # BOS, which has none, is number 0
+        starts = [start for start, _ in encoded.offset_mapping]
+        begin, spans = 0, []
+        for sentence in caption.sentences:
+            spans.append((begin, begin + len(sentence.text)))
+            begin += len(sentence.text) + 1
+        for (_, stop), sentence in zip(spans, caption.sentences, strict=True):
+            for slot in sentence.slots if sentence.slots[1:] == () else ():  # the opening tells four
+                fact = next(counted)
+                assert (fact.slot, ends[fact.position]) == (slot, stop)
+                assert (fact.quarter - 1) / 4 < fact.position / (len(ends) - 2) <= fact.quarter / 4
+                assert (fact.distance is None) == (sentence.antecedent is None)
+                if fact.distance is not None:
+                    assert starts[fact.position - fact.distance + 1] == spans[sentence.antecedent][0]
+    assert next(counted, None) is None
+
+
+@pytest.mark.parametrize(
+    ("fact", "column"),
+    [
+        ({"position": 76}, "0-77"),
+        ({"position": 77}, "77-150"),
+        ({"position": 149}, "77-150"),
+        ({"position": 150}, "150-248"),
+        ({"position": 200, "distance": 75}, "near_reference"),
+        ({"position": 200, "distance": 76}, "far_reference"),
+        ({"kind": "chapter", "quarter": 3}, "chapter_3"),
+        ({"kind": "chapter", "distance": 247}, "chapter_reference"),
+        ({"kind": "chapter", "distance": 246}, None),
+        ({"kind": "short"}, "short"),
+    ],
+)
+def test_a_fact_counts_in_the_column_of_its_kind_place_and_distance(fact, column):
+    assert [row.column for row in recall_rows("x", facts(shown=1, **fact))] == ([column] if column else [])
 
 
 def test_a_row_holds_share_interval_and_count():
@@ -38,14 +107,43 @@ def test_a_row_holds_share_interval_and_count():
     assert (sure.low, sure.value, sure.high) == (1, 1, 1)
 
 
-@pytest.mark.parametrize(("position", "column"), [(76, "0-77"), (77, "77-150"), (149, "77-150"), (150, "150-248")])
-def test_a_fact_counts_in_the_column_of_its_sentences_last_token(position, column):
-    assert [row.column for row in recall_rows("x", facts(shown=1, position=position))] == [column]
+def test_three_runs_on_the_same_scenes_are_no_surer_than_one():
+    (one,), (three,) = recall_rows("x", facts(shown=20)), recall_rows("x", facts(shown=20) * 3)
+    assert (three.value, three.low, three.high) == (one.value, one.low, one.high)
+    assert three.n == 3 * one.n
 
 
-def test_evaluation_scenes_are_their_own_and_repeatable():
-    assert describe_scenes(3, seed=1) == describe_scenes(3, seed=1)
-    assert describe_scenes(3, seed=1) != describe_scenes(3, seed=2)
+def test_texts_are_in_phrases_that_no_training_uses_and_have_their_kinds_lengths(told):
+    tokenizer = load_tokenizer()
+    beginnings = tuple(pattern.partition("{")[0] for pattern in UNSEEN.openings)
+    bounds = {"short": (10, 75), "long": (190, 245), "chapter": (550, 2100)}
+    for kind, (fewest, most) in bounds.items():
+        for _, caption in told[kind]:
+            assert str(caption).startswith(beginnings)
+            length = len(tokenizer(str(caption), add_special_tokens=False, truncation=False, verbose=False).input_ids)
+            assert fewest <= length <= most, (kind, length)
+
+
+def test_scenes_are_the_same_for_every_kind_and_repeatable(told):
+    assert len({tuple(scene for scene, _ in told[kind]) for kind in KINDS}) == 1
+    assert describe_scenes(3, seed=0, kind="chapter") == told["chapter"][:3]
+    assert describe_scenes(3, seed=1)[0] != told["long"][0]
+
+
+def test_an_unknown_kind_and_a_single_scene_are_refused():
+    with pytest.raises(LongClipError, match="no kind of text 'poem'; choose from long, chapter, short"):
+        describe_scenes(2, seed=0, kind="poem")
+    with pytest.raises(LongClipError, match="num_scenes is 1; chance is measured against another scene"):
+        describe_scenes(1, seed=0)
+
+
+def test_tables_are_one_for_each_kind_with_the_drift_beside_the_short_prompts():
+    told = facts(shown=30) + facts(shown=4, kind="short")
+    rows = [*recall_rows("long", told), drift_row("long", [0, 1], [2.0, 4.0])]
+    long, short = detail_tables(rows).split("\n\n")
+    assert "| long | 0.750 [" in long and "77-150 (n=40)" in long
+    assert "| encoder | short (n=40) | short_drift (n=2) |" in short and "| 3.000 [2.000, 4.000] |" in short
+    assert DRIFT == "short_drift"
 
 
 def test_report_files_say_what_was_measured(tmp_path):
@@ -61,6 +159,13 @@ def test_report_files_say_what_was_measured(tmp_path):
     assert content["seed"] == 3
     (model / "unet" / "w.safetensors").write_bytes(b"other weights")
     assert hash_model(model) != hashes
-    assert "| long | 0.750 [" in table(rows)
-    plot_recall(tmp_path / "out" / "plot.png", {"long": facts(shown=30)}, chance=1 / 6)
-    assert (tmp_path / "out" / "plot.png").stat().st_size > 10_000
+
+
+def test_the_plot_has_a_panel_more_where_there_are_chapters(tmp_path):
+    sizes = []
+    for every in (facts(shown=30), facts(shown=30) + facts(shown=9, kind="chapter", quarter=2)):
+        plot_recall(tmp_path / "plot.png", {"long": every})
+        with Image.open(tmp_path / "plot.png") as drawn:
+            sizes.append(drawn.width)
+    assert sizes[0] > 500
+    assert sizes[1] > 1.5 * sizes[0]
