@@ -81,4 +81,5 @@ class Teller:
             words |= {"several": f"{word} {noun}{'' if word == 'one' else 's'}", "be": "is" if word == "one" else "are"}
         capitals = {name.capitalize(): filling[:1].upper() + filling[1:] for name, filling in words.items()}
         filled = pattern.format(**words, **capitals)
+        filled = filled[:1].upper() + filled[1:]
         return filled, pattern.partition("{" + cue + "}")[0].format(**words, **capitals) + words[cue] if cue else ""

@@ -6,24 +6,36 @@ token of each sentence. The contrastive loss joins half-way, and the heads are t
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from ...storybook.phrases import FIRST, TRAINING
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
 from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
 
-__all__ = ["CLIP_SCHEDULE", "LENGTH", "WIDTH", "build_clip", "expand_clip", "train_clip"]
+__all__ = [
+    "CLIP_SCHEDULE",
+    "LENGTH",
+    "WARM_UP_SCHEDULE",
+    "WIDTH",
+    "build_clip",
+    "expand_clip",
+    "shrink_clip",
+    "train_clip",
+]
 
-CLIP_SCHEDULE = Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100)
+WARM_UP_SCHEDULE = Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100)
+CLIP_SCHEDULE = Schedule(steps=2400, batch_size=64, learning_rate=1e-3, warmup=100)
 WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
@@ -70,20 +82,28 @@ def build_clip(vocabulary_size: int, end_of_text: int) -> CLIPModel:
 
 def expand_clip(clip: CLIPModel, vocabulary: CompactVocabulary, tokenizer: CLIPTokenizer) -> CLIPModel:
     """The trained model with CLIP's 49,408 token rows instead of the compact ones."""
+    numbers = (len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return _with_vocabulary(clip, numbers, vocabulary.expand).eval()
+
+
+def shrink_clip(clip: CLIPModel, vocabulary: CompactVocabulary) -> CLIPModel:
+    """An expanded model with compact token rows again, to train it further; the vocabulary may know more tokens."""
+    return _with_vocabulary(
+        clip, (vocabulary.size, vocabulary.end - 1, vocabulary.end, vocabulary.end), vocabulary.shrink
+    )
+
+
+def _with_vocabulary(clip: CLIPModel, numbers: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> CLIPModel:
     values = clip.config.to_dict()
-    values["text_config"] |= {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = CLIPConfig.from_dict(values)
+    values["text_config"] |= dict(
+        zip(("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"), numbers, strict=True)
+    )
     weights = clip.state_dict()
     name = "text_model.embeddings.token_embedding.weight"
-    weights[name] = vocabulary.expand(weights[name].cpu())
-    model = CLIPModel(config)
+    weights[name] = convert(weights[name].cpu())
+    model = CLIPModel(CLIPConfig.from_dict(values))
     model.load_state_dict(weights)
-    return model.eval()
+    return model
 
 
 class _WarmUp(nn.Module):
@@ -165,28 +185,37 @@ def train_clip(
     *,
     seed: int,
     checkpoints: Path,
-    schedule: Schedule = CLIP_SCHEDULE,
+    warm_up: bool,
+    schedule: Schedule,
 ) -> Iterator[Step]:
-    """Train both towers in place on scenes and their captions, cut at 77 tokens."""
+    """Train both towers in place on scenes and their captions, cut at 77 tokens.
+
+    Args:
+        warm_up: few phrases, captions of a few sentences before those that fill 77 tokens, the contrastive loss in the
+            second half. Else: all phrases of training, blurred, and all losses from the start.
+    """
     model = _WarmUp(clip)
     pool = _Pool(min(NUM_SCENES, schedule.steps * schedule.batch_size), seed)
+    phrases = FIRST if warm_up else TRAINING
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/clip/{step}")
+        rng = random.Random(f"{seed}/clip/{step}" if warm_up else f"{seed}/clip/phrases/{step}")
         progress = step / schedule.steps
         # Few sentences first, so that facts are learned before positions.
-        max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM)))
+        max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM))) if warm_up else MAX_DETAILS
         chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size)]
         scenes = [pool.scenes[index] for index in chosen]
-        captions = [base_caption(scene, rng, max_details=max_details) for scene in scenes]
+        captions = [base_caption(scene, rng, max_details=max_details, phrases=phrases) for scene in scenes]
         batch = batch_captions(captions, scenes, tokenizer, length=LENGTH)
-        batch = replace(batch, ids=vocabulary.compact(batch.ids)).to(clip.device)
+        ids = vocabulary.compact(batch.ids)
+        if not warm_up:
+            ids = vocabulary.blur(ids, torch.Generator().manual_seed(rng.getrandbits(32)))
         return model(
-            batch,
+            replace(batch, ids=ids).to(clip.device),
             pool.pixels(chosen).to(clip.device),
             _truth(scenes).to(clip.device),
             steps=min(1.0, max(0.0, (STEPS_UNTIL - progress) / STEPS_FADE)),
-            contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM else 0,
+            contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM or not warm_up else 0,
         )
 
     yield from optimise(model, loss_of, schedule, checkpoints)

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from ...checkpoints import load_clip, load_text_encoder
 from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
 from ...positions import CLIP_LENGTH
 from ...storybook.captions import chapter, long_caption
+from ...storybook.phrases import FIRST
 from ...storybook.scene import draw_scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
 from ...tokenizer import load_tokenizer
@@ -28,14 +29,14 @@ from ...windows import plan_windows
 from ..anchor import ANCHOR_SCHEDULE, Anchor, train_anchor
 from ..loop import Schedule, Step
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
-from .clip import CLIP_SCHEDULE, build_clip, expand_clip, train_clip
+from .clip import CLIP_SCHEDULE, WARM_UP_SCHEDULE, build_clip, expand_clip, shrink_clip, train_clip
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary, base_caption
 from .unet import NUM_SCENES, UNET_SCHEDULE, build_scheduler, build_unet, encode_latents, train_unet
 
 __all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
-WAVES = (("autoencoder", "clip"), ("unet", "anchor"))
+WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet", "anchor"))
 # Written to the training log and kept beside the bundled model.
 STEPS_BETWEEN_LOGS = 50
 # What `longgen` draws the miniature with unless told otherwise.
@@ -109,14 +110,31 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     shop.finish("autoencoder", vae.save_pretrained)
 
 
-def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    tokenizer = _stock_tokenizer()
-    vocabulary = CompactVocabulary(tokenizer)
+def _warm_up(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    vocabulary = CompactVocabulary(_stock_tokenizer(), FIRST)
     clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)  # type: ignore[arg-type]
+    yield from _train_clip(shop, "clip_warm_up", clip, vocabulary, schedule)
+
+
+def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    vocabulary = CompactVocabulary(_stock_tokenizer())
+    clip = shrink_clip(load_clip(shop.need("clip_warm_up"), dtype=torch.float32), vocabulary).to(shop.device)  # type: ignore[arg-type]
+    yield from _train_clip(shop, "clip", clip, vocabulary, schedule)
+
+
+def _train_clip(
+    shop: Workshop, name: str, clip: CLIPModel, vocabulary: CompactVocabulary, schedule: Schedule
+) -> Iterator[Step]:
     yield from train_clip(
-        clip, vocabulary, tokenizer, seed=shop.seed, checkpoints=shop.checkpoints("clip"), schedule=schedule
+        clip,
+        vocabulary,
+        _stock_tokenizer(),
+        seed=shop.seed,
+        checkpoints=shop.checkpoints(name),
+        warm_up=name == "clip_warm_up",
+        schedule=schedule,
     )
-    shop.finish("clip", expand_clip(clip, vocabulary, tokenizer).save_pretrained)
+    shop.finish(name, expand_clip(clip, vocabulary, _stock_tokenizer()).save_pretrained)
 
 
 def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -165,6 +183,7 @@ def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 
 STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
+    "clip_warm_up": (_warm_up, WARM_UP_SCHEDULE),
     "clip": (_clip, CLIP_SCHEDULE),
     "unet": (_unet, UNET_SCHEDULE),
     "anchor": (_anchor, ANCHOR_SCHEDULE),

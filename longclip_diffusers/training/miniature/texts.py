@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ...storybook.captions import DETAILS, Caption, Shares, chapter, compose, finish
+from ...storybook.phrases import OWNERS, TRAINING, Phrases
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOT_INDEX, SLOTS
 from ...storybook.telling import Draft
@@ -25,14 +26,16 @@ MAX_GAP = 3  # sentences of story between a thing and its pronoun
 SHARES = Shares(shared=0.7, owned=0.12, pronoun=0.15)
 
 
-def base_caption(scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS) -> Caption:
+def base_caption(
+    scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS, phrases: Phrases = TRAINING
+) -> Caption:
     """What the base model is trained with: maybe the summary, some details in random order, now and then story."""
     has_opening = rng.random() < OPENING_SHARE
     fewest = 0 if has_opening else 1
     # The larger of two draws: the last positions are as well trained as the first only if most captions reach them.
     num_details = max(rng.randint(fewest, max_details), rng.randint(fewest, max_details))
     slots = rng.sample(DETAILS, num_details)
-    teller, passages = compose(scene, slots, rng, shares=SHARES, gap=lambda: rng.randint(0, MAX_GAP))
+    teller, passages = compose(scene, slots, rng, phrases=phrases, shares=SHARES, gap=lambda: rng.randint(0, MAX_GAP))
     drafts: list[Draft] = [teller.opening()] if has_opening else []
     for passage in passages:
         if rng.random() < STORY_SHARE:
@@ -115,11 +118,11 @@ class CompactVocabulary:
     # A word drawn at random from the vocabulary turns up once in so many captions, the grammar's own far more often.
     CAPTIONS, MINIMUM = 3000, 30
 
-    def __init__(self, tokenizer: CLIPTokenizer):
+    def __init__(self, tokenizer: CLIPTokenizer, phrases: Phrases = TRAINING):
         rng = random.Random("compact vocabulary")
         counts: Counter[int] = Counter()
         for _ in range(self.CAPTIONS):
-            for sentence in chapter(draw_scene(rng), rng, length=350).sentences:
+            for sentence in chapter(draw_scene(rng), rng, length=350, phrases=phrases).sentences:
                 counts.update(sentence_ids(sentence.text, tokenizer))
         frequent = sorted(token for token, count in counts.items() if count >= self.MINIMUM)
         # bos, eos, then the shared row of all other tokens
@@ -127,6 +130,11 @@ class CompactVocabulary:
         self.size = len(self.own) + 1
         self._number = torch.full((len(tokenizer),), self.size - 1)
         self._number[self.own] = torch.arange(len(self.own))
+        needed = {*OWNERS, "it", "its", ".", "and", *(word for slot in SLOTS for word in (*slot.nouns, *slot.words))}
+        needed |= {f"{noun}s" for slot in SLOTS for noun in slot.nouns}
+        self._needed = torch.zeros(self.size, dtype=torch.bool)
+        self._needed[self._number[[token for text in needed for token in sentence_ids(text, tokenizer)]]] = True
+        self._needed[-3:] = True  # start, end, and what is hidden already
 
     @property
     def end(self) -> int:
@@ -136,6 +144,18 @@ class CompactVocabulary:
     def compact(self, ids: Tensor) -> Tensor:
         """Token ids -> compact numbers, any shape."""
         return self._number[ids]
+
+    def shrink(self, embedding: Tensor) -> Tensor:
+        """Rows of CLIP's vocabulary (49408, D), as `expand` made them, -> rows of the compact embedding (size, D)."""
+        shared = int((self._number == self.size - 1).nonzero()[0])
+        return torch.cat([embedding[self.own], embedding[shared : shared + 1]])
+
+    def blur(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """Compact numbers (B, N) in which some words of every second text are any other word's, but none that a fact
+        needs: what is left of a sentence must do, as it must where the sentence is of a kind never met before."""
+        rates = (torch.rand(len(numbers), 1, generator=generator) - 0.5).clamp(min=0)
+        hidden = (torch.rand(numbers.shape, generator=generator) < rates) & ~self._needed[numbers]
+        return numbers.masked_fill(hidden, self.size - 1)
 
     def expand(self, embedding: Tensor) -> Tensor:
         """Rows of the compact embedding (size, D) -> rows of CLIP's vocabulary (49408, D)."""
