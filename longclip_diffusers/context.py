@@ -1,21 +1,30 @@
 """Which earlier sentences a sentence should be read behind, found in the text alone.
 
 A sentence may lean on one far back ("the door has the colour of the roof"). What it needs is found by the rare words
-that both share; the sentences just before it fill the room that is left.
+that both share: where such a word first stands, what it names was introduced. A pronoun leans on what was said last.
+The sentences just before fill the room that is left.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 
 __all__ = ["related_sentences"]
 
-# The three numbers below: shared words, two or three sentences back, were what a reader of 22-slot captions needed; a
-# word that more than a twentieth of a long text's sentences hold says where nothing is.
-MAX_RELATED = 3
-ALWAYS_RARE = 3
+# What captions and chapters of the storybook needed, in the phrases of its training: a few shared words, in some
+# sentences; a word that more than a twentieth of a long text's sentences hold says where nothing is.
+MAX_RELATED = 4
+ALWAYS_RARE = 5
 RARE_SHARE = 20
 # Caps the work on a very long text: each sentence meets at most this many others by each of its words.
 NEVER_RARE = 32
+# A word weighs as much as its rarity where it first stands, and less where it stands again.
+AGAIN = 0.5
+# A sentence that has one of these among its first words is about something said before: more of what came just before
+# is worth more to it than sentences that share a word.
+PRONOUNS = frozenset("it its he him his she her hers".split())
+PRONOUN_WITHIN = 3
+MAX_RELATED_BESIDE_PRONOUN = 1
 
 
 def related_sentences(
@@ -23,9 +32,11 @@ def related_sentences(
 ) -> list[tuple[int, ...]]:
     """For each span of sentences the earlier ones it should be read behind: indices below its start, ascending.
 
-    First up to three that share the span's rare words (a word held by n sentences weighs 1/n; equals: the nearer),
-    then those just before the span, as long as all fit with the span itself. A word is rare that at most 3 sentences
-    hold, or a twentieth of them, but never more than 32; so the work grows with the text's length, not its square.
+    For each sentence of the span up to four that share its rare words (a word held by n sentences weighs 1/n in the
+    first of them and half of that in the others; equals: the earlier), then those just before the span, as long as all
+    fit with the span itself. A sentence that begins with a pronoun asks for one only. A word is rare that at most 5
+    sentences hold, or a twentieth of them, but never more than 32; so the work grows with the text's length, not its
+    square.
 
     Args:
         sentences: all of the text's, in order.
@@ -40,7 +51,14 @@ def related_sentences(
             holders.setdefault(word, []).append(index)
     most = min(NEVER_RARE, max(ALWAYS_RARE, len(sentences) // RARE_SHARE))
     rare = {word: indices for word, indices in holders.items() if 1 < len(indices) <= most}
-    return [_choose(_ranked(words, rare, *span), lengths, span, limit) for span in spans]
+    wanted = [MAX_RELATED_BESIDE_PRONOUN if _has_pronoun(sentence) else MAX_RELATED for sentence in sentences]
+    chosen = []
+    for start, stop in spans:
+        ranked = [_ranked(words[index], rare, start)[: wanted[index]] for index in range(start, stop)]
+        # The first choice of every sentence before the second of any.
+        related = [index for choices in zip_longest(*ranked) for index in choices if index is not None]
+        chosen.append(_choose(related, lengths, (start, stop), limit))
+    return chosen
 
 
 def _words(sentence: str) -> set[str]:
@@ -50,23 +68,26 @@ def _words(sentence: str) -> set[str]:
     }
 
 
-def _ranked(words: Sequence[set[str]], rare: dict[str, list[int]], start: int, stop: int) -> Iterator[int]:
+def _has_pronoun(sentence: str) -> bool:
+    return not PRONOUNS.isdisjoint(re.findall(r"\w+", sentence.lower())[:PRONOUN_WITHIN])
+
+
+def _ranked(words: set[str], rare: dict[str, list[int]], start: int) -> list[int]:
     scores: dict[int, float] = {}
-    for word in sorted(set().union(*words[start:stop]) & rare.keys()):  # sorted: float sums depend on the order
+    for word in sorted(words & rare.keys()):  # sorted: float sums depend on the order
         for index in rare[word]:
             if index < start:
-                scores[index] = scores.get(index, 0.0) + 1 / len(rare[word])
-    return iter(sorted(scores, key=lambda index: (-scores[index], -index)))
+                weight = 1 if index == rare[word][0] else AGAIN
+                scores[index] = scores.get(index, 0.0) + weight / len(rare[word])
+    return sorted(scores, key=lambda index: (-scores[index], index))
 
 
-def _choose(ranked: Iterator[int], lengths: Sequence[int], span: tuple[int, int], limit: int) -> tuple[int, ...]:
+def _choose(related: Sequence[int], lengths: Sequence[int], span: tuple[int, int], limit: int) -> tuple[int, ...]:
     start, stop = span
     room = limit - sum(lengths[start:stop])
     chosen: set[int] = set()
-    for index in ranked:
-        if len(chosen) == MAX_RELATED:
-            break
-        if lengths[index] <= room:
+    for index in related:
+        if index not in chosen and lengths[index] <= room:
             chosen.add(index)
             room -= lengths[index]
     for index in range(start - 1, -1, -1):

@@ -22,33 +22,55 @@ def test_a_rare_word_finds_its_sentence_and_the_ones_just_before_fill_the_room()
     assert chosen(sentences, (last, last + 1), limit=19) == ()
 
 
-def test_the_rarer_word_wins_and_between_equals_the_nearer():
+def test_the_rarer_word_wins_and_between_equals_the_sentence_that_introduced_it():
     sentences = ["a mill", "a mast", "a kite", "a mast", "mill and mast"]
     assert chosen(sentences, (4, 5), limit=20) == (0,)  # "mill" has two holders, "mast" three
     sentences = ["a mast", "a mast", "a kite", "the mast"]
-    assert chosen(sentences, (3, 4), limit=20) == (1,)
+    assert chosen(sentences, (3, 4), limit=20) == (0,)
 
 
-def test_at_most_three_related_sentences_then_the_last_ones():
-    words = ["kite", "mill", "mast", "door"]
-    sentences = [*(f"{word} {index}" for index, word in enumerate(words)), *FILLER, "kite mill mast door"]
+def test_where_a_word_stands_again_it_weighs_half():
+    sentences = ["a mast", "a kite", "mast mill", "kite mill", *FILLER, "mast and mill"]
+    last = len(sentences) - 1
+    # "mast" stands first in 0 (1/3), again in 2 (1/6), "mill" first in 2 (1/3), again in 3 (1/6).
+    assert chosen(sentences, (last, last + 1), limit=20) == (2,)
+    assert chosen(sentences, (last, last + 1), limit=30) == (0, 2)
+
+
+def test_at_most_four_related_sentences_then_the_last_ones():
+    words = ["kite", "mill", "mast", "door", "oar"]
+    sentences = [*(f"{word} {index}" for index, word in enumerate(words)), *FILLER, "kite mill mast door oar"]
     last = len(sentences) - 1
     related = chosen(sentences, (last, last + 1), limit=10 * (1 + MAX_RELATED))
-    assert related == (1, 2, 3)
-    assert chosen(sentences, (last, last + 1), limit=10 * (3 + MAX_RELATED)) == (1, 2, 3, last - 2, last - 1)
+    assert related == (0, 1, 2, 3)
+    assert chosen(sentences, (last, last + 1), limit=10 * (3 + MAX_RELATED)) == (0, 1, 2, 3, last - 2, last - 1)
+
+
+def test_a_sentence_that_begins_with_a_pronoun_asks_for_one_related_sentence_and_more_of_the_last():
+    sentences = ["a kite", "a mill", *FILLER, "it was like the kite and the mill"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=40) == (0, last - 2, last - 1)
+    sentences[-1] = "the kite and the mill and it"
+    assert chosen(sentences, (last, last + 1), limit=40) == (0, 1, last - 1)
+
+
+def test_each_sentence_of_a_span_has_its_own_choices_the_first_before_any_second():
+    sentences = ["a kite", "kite kite", "a mill", "mill mill", *FILLER, "the kite", "the mill"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last - 1, last + 1), limit=40) == (0, 2)
 
 
 def test_a_word_that_many_sentences_hold_relates_nothing():
-    sentences = [*["the sky"] * 4, *FILLER, "the sky"]
+    sentences = [*["the sky"] * 5, *FILLER, "the sky"]
     last = len(sentences) - 1
     assert chosen(sentences, (last, last + 1), limit=20) == (last - 1,)
 
 
-@pytest.mark.parametrize(("num_holders", "is_rare"), [(4, True), (32, True), (33, False)])
+@pytest.mark.parametrize(("num_holders", "is_rare"), [(6, True), (32, True), (33, False)])
 def test_in_a_long_text_a_word_is_rare_up_to_32_sentences(num_holders, is_rare):
     sentences = [*["a kite"] * (num_holders - 1), *(f"x{index} y{index}" for index in range(1000)), "the kite"]
     last = len(sentences) - 1
-    assert chosen(sentences, (last, last + 1), limit=20) == (num_holders - 2 if is_rare else last - 1,)
+    assert chosen(sentences, (last, last + 1), limit=20) == (0 if is_rare else last - 1,)
 
 
 def test_a_plural_finds_its_singular_and_case_does_not_matter():
