@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,14 @@ class Run:
                 yield found
 
     def batches(self, first_step: int) -> Iterator[Batch]:
-        """This process's share of each step's batch, from `first_step` on."""
+        """This process's share of each step's batch, from `first_step` on; without pictures where no loss needs them."""
+        options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed}
+        num_texts = self.recipe.first_contrastive_step - first_step
+        if num_texts > 0 and self.recipe.uses_images:
+            yield from islice(batches(self.captions, self.order, first_step, **options), num_texts)
+            first_step = self.recipe.first_contrastive_step
         pixels = _Pixels(self.processor) if self.processor and not self.features else None
-        options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed, "prepare": pixels}
-        return batches(self.data, self.order, first_step, **options)
+        yield from batches(self.data, self.order, first_step, prepare=pixels, **options)
 
     def _backward(self, stream: Iterator[Batch]) -> dict[str, Any]:
         """The gradient of the next batch, averaged over the processes, and what was measured on the way."""
