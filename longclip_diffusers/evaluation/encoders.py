@@ -41,7 +41,9 @@ def hard_windows(text: str, tokenizer: CLIPTokenizer, *, window: int = CLIP_LENG
     ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
     size, bos, eos = window - 2, tokenizer.bos_token_id, tokenizer.eos_token_id
     parts = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
-    return WindowPlan(tuple(Window((bos, *part, eos), tokenizer.decode(part), cut="full") for part in parts), window)
+    return WindowPlan(
+        tuple(Window((bos, *part, eos), str(tokenizer.decode(part)), cut="full") for part in parts), window
+    )
 
 
 class HardWindowsPipeline(StableDiffusionLongPipeline):
@@ -62,7 +64,11 @@ class Encoder:
     arm: str = ""
 
 
-def _long(longclip: str | None, context: str = "none", pipeline: type = StableDiffusionLongPipeline) -> Opener:
+def _long(
+    longclip: str | None,
+    context: str = "none",
+    pipeline: type[StableDiffusionLongPipeline] = StableDiffusionLongPipeline,
+) -> Opener:
     # Window and context are said, whatever the model's sidecar prefers.
     return lambda model, _: pipeline.from_pretrained(model, longclip=longclip, window="auto", context=context)
 

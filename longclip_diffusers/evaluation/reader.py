@@ -59,6 +59,8 @@ class _Layer(nn.Module):
 class Reader(nn.Module):
     """Learned queries (one a slot), layers of cross-attention over token states, a head for each slot's words."""
 
+    is_word: Tensor
+
     def __init__(self, width: int, num_layers: int = 2):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(len(SLOTS), width) * 0.2)

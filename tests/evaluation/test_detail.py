@@ -21,7 +21,7 @@ from longclip_diffusers.evaluation.report import hash_model, plot_recall, write_
 from longclip_diffusers.storybook.checker import read_picture
 from longclip_diffusers.storybook.phrases import UNSEEN
 from longclip_diffusers.storybook.render import render
-from longclip_diffusers.storybook.slots import SLOTS
+from longclip_diffusers.storybook.slots import OPENING_SLOTS, SLOTS
 
 KINDS = ("long", "chapter", "short")
 CHANCE = np.mean([1 / len(slot.words) for slot in SLOTS])
@@ -70,7 +70,7 @@ def test_positions_and_distances_are_those_of_the_text_tokenised_as_a_whole(told
             spans.append((begin, begin + len(sentence.text)))
             begin += len(sentence.text) + 1
         for (_, stop), sentence in zip(spans, caption.sentences, strict=True):
-            for slot in sentence.slots if sentence.slots[1:] == () else ():  # the opening tells four
+            for slot in (each for each in sentence.slots if each not in OPENING_SLOTS):
                 fact = next(counted)
                 assert (fact.slot, ends[fact.position]) == (slot, stop)
                 assert (fact.quarter - 1) / 4 < fact.position / (len(ends) - 2) <= fact.quarter / 4

@@ -125,6 +125,14 @@ def test_a_measurement_is_done_again_where_scenes_or_weights_changed(trained, tm
     assert list(Measurement(replace(held, seed=1), "kps", "short").run()) == []
 
 
+def test_a_measurement_is_done_again_where_the_texts_are_other_ones(trained, tmp_path, monkeypatch):
+    measurement = Measurement(replace(trained, work=tmp_path), "truncated", "short")
+    assert list(measurement.run()) == [1, 2]
+    describe = contest_module.describe_scenes
+    monkeypatch.setattr(contest_module, "describe_scenes", lambda *given, **how: describe(*given, **how)[::-1])
+    assert list(measurement.run()) == [1, 2]
+
+
 def test_a_judge_that_changed_meanwhile_is_an_error(trained, measured, tmp_path):
     for each in measured[:2]:
         content = json.loads(each.file.read_text())

@@ -19,7 +19,7 @@ from .texts import base_caption, batch_captions
 
 __all__ = ["NUM_SCENES", "UNET_SCHEDULE", "build_scheduler", "build_unet", "encode_latents", "train_unet"]
 
-UNET_SCHEDULE = Schedule(steps=8000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
+UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 NUM_SCENES = 32_768
 LATENT_SIZE = 8
