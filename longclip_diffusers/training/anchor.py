@@ -6,23 +6,19 @@ states of the same tokens are pulled together, together with the rows after the 
 No image, no label and no UNet takes part.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
-from ..positions import KEPT_ROWS
 from ..text_encoder import TextEncoder, num_positions, position_table
 from ..windows import WindowPlan, plan_windows
-from .loop import Schedule, Step, optimise
 
-__all__ = ["ANCHOR_SCHEDULE", "Anchor", "Reads", "prepare_student", "train_anchor"]
+__all__ = ["Anchor", "Reads"]
 
-ANCHOR_SCHEDULE = Schedule(steps=1500, batch_size=16, learning_rate=1e-3, warmup=20)
 # The layer a pipeline reads and the two before it, which clip_skip reads.
 NUM_LAYERS = 3
 # Rows after the text say little and are many; the UNet reads them all the same.
@@ -33,16 +29,6 @@ POOLED_WEIGHT = 1.0
 TEACHER_BATCH = 64
 
 Reads = Literal["last", "penultimate"]
-
-
-def prepare_student(student: CLIPTextModel) -> CLIPTextModel:
-    """Freeze what stays the base's own, bit for bit: the token embedding and position rows 0 to 19."""
-    student.get_input_embeddings().requires_grad_(False)
-    table = position_table(student)
-    free = torch.ones_like(table)
-    free[:KEPT_ROWS] = 0
-    table.register_hook(lambda gradient: gradient * free)
-    return student
 
 
 @dataclass(frozen=True)
@@ -178,16 +164,3 @@ def _row_error(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
     """Mean over layers and the chosen rows (B, N) of each text, then over the texts; a text without rows adds 0."""
     error = _relative(student, teacher).mean(0) * rows
     return (error.sum(1) / rows.sum(1).clamp_min(1)).mean()
-
-
-def train_anchor(
-    anchor: Anchor,
-    draw_texts: Callable[[int], tuple[Sequence[str], Sequence[str]]],
-    *,
-    checkpoints: Path,
-    schedule: Schedule = ANCHOR_SCHEDULE,
-) -> Iterator[Step]:
-    """Train the student in place on the long and short texts that `draw_texts` gives for each step."""
-    prepare_student(anchor.student)  # type: ignore[arg-type]
-    anchor.teacher.eval().requires_grad_(False)
-    yield from optimise(anchor.student, lambda step: anchor.loss(*draw_texts(step)), schedule, checkpoints)

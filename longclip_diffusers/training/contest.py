@@ -48,7 +48,7 @@ __all__ = [
 # what a base this small has learned.
 ARMS: dict[str, dict[str, Any]] = {
     "longclip": {"objective": "contrastive", "steps": 600, "batch_size": 32, "lr": 2e-4},
-    "ours": {"objective": "both", "steps": 1300, "anchor_share": 0.7},
+    "ours": {},
 }
 CONTESTANTS = tuple(name for name in ENCODERS if name != "long")
 STOCK = "truncated"

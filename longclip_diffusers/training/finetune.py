@@ -155,7 +155,7 @@ class Run:
                 yield found
 
     def batches(self, first_step: int) -> Iterator[Batch]:
-        """This process's share of each step's batch, from `first_step` on; without pictures where no loss needs them."""
+        """This process's share of each step's batch, from `first_step` on; no pictures where no loss needs them."""
         options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed}
         num_texts = self.recipe.first_contrastive_step - first_step
         if num_texts > 0 and self.recipe.uses_images:

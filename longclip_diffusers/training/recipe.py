@@ -173,6 +173,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # components.
     "storybook": {
         "objective": "both",
+        "steps": 1300,
+        "anchor_share": 0.7,
         "batch_size": 32,
         "lr": 1e-3,
         "warmup": 20,

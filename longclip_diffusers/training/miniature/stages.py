@@ -1,11 +1,10 @@
-"""The miniature Stable Diffusion, stage by stage: autoencoder and CLIP, UNet and anchor, then one diffusers folder.
+"""The miniature Stable Diffusion, stage by stage: autoencoder and CLIP, UNet and long CLIP, then one diffusers folder.
 
 Every stage leaves a folder in the working directory and is not run again once that exists; a stage that was
 interrupted goes on from its checkpoints. Stages of one wave do not need each other and may run side by side.
 """
 
 import json
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,23 +19,23 @@ from ...checkpoints import load_clip, load_text_encoder
 from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
 from ...positions import CLIP_LENGTH
-from ...storybook.captions import chapter, long_caption
 from ...storybook.phrases import FIRST
-from ...storybook.scene import draw_scene
-from ...text_encoder import keep_text_model_prefix, save_text_encoder, stretch_text_encoder
+from ...text_encoder import keep_text_model_prefix, save_text_encoder
 from ...tokenizer import load_tokenizer
-from ...windows import plan_windows
-from ..anchor import ANCHOR_SCHEDULE, Anchor, train_anchor
+from ..finetune import fine_tune
 from ..loop import Schedule, Step
+from ..recipe import PRESETS, read_recipe
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
 from .clip import CLIP_SCHEDULE, WARM_UP_SCHEDULE, build_clip, expand_clip, shrink_clip, train_clip
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
-from .texts import CompactVocabulary, base_caption
+from .texts import CompactVocabulary
 from .unet import NUM_SCENES, UNET_SCHEDULE, build_scheduler, build_unet, encode_latents, train_unet
 
 __all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
-WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet", "anchor"))
+WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet", "longclip"))
+_PRESET = PRESETS["storybook"]
+LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 # Written to the training log and kept beside the bundled model.
 STEPS_BETWEEN_LOGS = 50
 # What `longgen` draws the miniature with unless told otherwise.
@@ -162,23 +161,25 @@ def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     latents.unlink()
 
 
-def _anchor(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    teacher = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
-    student, tokenizer = stretch_text_encoder(teacher), load_tokenizer()
+def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    # What `longclip train --preset storybook` does to the CLIP that the model ships with.
+    base, output = shop.folder / "longclip.base", shop.checkpoints("longclip")
+    _save_clip(shop, base)
+    told = {"base": str(base), "output": str(output), "seed": shop.seed, "evaluate_every": 0}
+    told |= {"steps": schedule.steps, "batch_size": schedule.batch_size, "lr": schedule.learning_rate}
+    for step in fine_tune(read_recipe(told, preset="storybook"), device=shop.device):
+        if isinstance(step, Step):
+            yield step
+    shop.finish("longclip", lambda folder: shutil.copytree(output / "last", folder))
+    shutil.rmtree(base)
 
-    def draw_texts(step: int) -> tuple[list[str], list[str]]:
-        rng = random.Random(f"{shop.seed}/anchor/{step}")
-        long_texts, short_texts = [], []
-        for index in range(schedule.batch_size):
-            scene = draw_scene(rng)
-            text = str(long_caption(scene, rng) if index % 2 else chapter(scene, rng, length=350))
-            long_texts.append(plan_windows(text, tokenizer).windows[0].text)
-            short_texts.append(str(base_caption(draw_scene(rng), rng, max_details=4)))
-        return long_texts, short_texts
 
-    anchor = Anchor(student, teacher, tokenizer)
-    yield from train_anchor(anchor, draw_texts, checkpoints=shop.checkpoints("anchor"), schedule=schedule)
-    shop.finish("anchor", lambda folder: save_text_encoder(student, folder))
+def _save_clip(shop: Workshop, folder: Path) -> None:
+    """Both towers in fp16, with the image processor of `pixels_of`; opened in fp32."""
+    clip = load_clip(shop.need("clip"), dtype=torch.float16)
+    clip.save_pretrained(folder)
+    image_processor(clip, mean=(0.5,) * 3, std=(0.5,) * 3).save_pretrained(folder)
+    _edit(folder / "config.json", {"dtype": "float32"})
 
 
 STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
@@ -186,7 +187,7 @@ STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule
     "clip_warm_up": (_warm_up, WARM_UP_SCHEDULE),
     "clip": (_clip, CLIP_SCHEDULE),
     "unet": (_unet, UNET_SCHEDULE),
-    "anchor": (_anchor, ANCHOR_SCHEDULE),
+    "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }
 
 
@@ -226,12 +227,10 @@ def assemble(shop: Workshop, out: Path) -> None:
         unet=UNet2DConditionModel.from_pretrained(shop.need("unet")).half(),
     )
     pipe.save_pretrained(out)
-    long_encoder = load_text_encoder(shop.need("anchor"), dtype=torch.float16)
+    long_encoder = load_text_encoder(shop.need("longclip"), dtype=torch.float16)
     save_text_encoder(long_encoder, out / "longclip" / "text_encoder")
     load_tokenizer().save_pretrained(out / "longclip" / "tokenizer")
-    clip = load_clip(shop.need("clip"), dtype=torch.float16)
-    clip.save_pretrained(out / "clip")
-    image_processor(clip, mean=(0.5,) * 3, std=(0.5,) * 3).save_pretrained(out / "clip")  # as `pixels_of`
+    _save_clip(shop, out / "clip")
     _tidy(out)
     sidecar = {"longclip": "longclip", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
     (out / "longclip_config.json").write_text(json.dumps(sidecar, indent=2) + "\n")
@@ -245,7 +244,7 @@ def _tidy(out: Path) -> None:
     By default transformers opens a file in its own precision, diffusers in float32: text encoder and UNet would not fit
     each other.
     """
-    for folder in ("text_encoder", "longclip/text_encoder", "clip"):
+    for folder in ("text_encoder", "longclip/text_encoder"):
         _edit(out / folder / "config.json", {"dtype": "float32"})
     for folder in ("unet", "vae"):
         _edit(out / folder / "config.json", {"_name_or_path": None})
