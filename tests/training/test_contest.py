@@ -62,6 +62,18 @@ def test_a_finished_arm_is_not_trained_again_and_one_of_another_recipe_or_base_i
     assert sha256_of(other.export) != before
 
 
+def test_a_stopped_arm_goes_on_unless_its_base_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("longclip_diffusers.training.checkpointing.Checkpoints.due", lambda self: True)
+    held = Contest(save_miniature(tmp_path / "model"), tmp_path / "work")
+    stopped, other = held.trainings(["longclip"], 2)
+    for training in (stopped, other):
+        assert list(islice(training.run(), 2)) == [1, 2]
+    assert 1 not in set(stopped.run())
+    file = held.model / "clip" / "model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    assert 1 in set(other.run())
+
+
 def test_only_what_is_fine_tuned_is_measured_from_several_seeds(trained):
     names = [each.name for each in trained.measurements(("kps", "ours"), ("long", "short"), 2)]
     assert names == ["kps-long", "kps-short", "ours-0-long", "ours-1-long", "ours-0-short", "ours-1-short"]
