@@ -43,7 +43,8 @@ def test_targets_are_each_windows_own_rows(anchor):
     window = plan.windows[1]
     start = 1 + len(plan.windows[0].own_ids)
     expected = states(anchor.teacher, window.ids).hidden_states[-1][0, 1 + window.num_context : -1]
-    torch.testing.assert_close(targets.states[-1, 0, start : start + len(expected)], expected)
+    read = targets.states[-1, 0, start : start + len(expected)]
+    torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-4)  # read in a batch, padded
 
 
 def test_the_end_row_is_the_first_windows(anchor):
