@@ -22,7 +22,7 @@ NEVER_RARE = 32
 AGAIN = 0.5
 # A sentence that has one of these among its first words is about something said before: more of what came just before
 # is worth more to it than sentences that share a word.
-PRONOUNS = frozenset("it its he him his she her hers".split())
+PRONOUNS = frozenset(["it", "its", "he", "him", "his", "she", "her", "hers"])
 PRONOUN_WITHIN = 3
 MAX_RELATED_BESIDE_PRONOUN = 1
 
