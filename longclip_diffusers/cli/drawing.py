@@ -75,8 +75,10 @@ def draw_saved(options: Options, request: "SavedPrompt", paths: list[Path], pain
         painter, generation=chosen_generation(settings.generation, options), size=painter.size or settings.size
     )
     check_embeddings(saved.tensors, painter.pipe, guided=painter.generation.guidance > 1)
-    # Unlike a line of a batch, a file has a seed because one was given for a whole run: a later one takes its place.
-    first = chosen_seed(options, settings.seed if options.seed is None else None, f"{request.name}: ")
+    label = f"{request.name}: " if options.is_batch else ""
+    # Unlike a line's own, a saved seed may be that of a whole earlier run: one that is given now takes its place.
+    first = chosen_seed(options, settings.seed if options.seed is None else None, label)
+    note(f"{label}{saved.tensors['prompt_embeds'].shape[1]} rows of text")
     earlier = {name: text for name, text in saved.metadata.items() if name in ("prompt", "negative", *READ_EARLIER)}
     now = {name: value for name, value in _settings(options, painter).items() if name not in READ_EARLIER}
     told = {**earlier, **now, "embeddings": request.file.name}

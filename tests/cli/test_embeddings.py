@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import toys_xl
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from folders import GUIDANCE, STEPS, miniature
 from PIL import Image
 from safetensors import safe_open
@@ -152,12 +152,12 @@ def test_neither_side_loads_what_it_does_not_use(run, models, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(CLIPTextModel, "from_pretrained", refused)
-    assert run("--embeddings-from", "page.safetensors", "--model", models["sd"])[0] == 0
-    monkeypatch.undo()
-    monkeypatch.setattr("diffusers.UNet2DConditionModel.from_pretrained", refused)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert run(LONG, "--model", models["sd"], "--embeddings", "page.safetensors")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(CLIPTextModel, "from_pretrained", refused)
+        assert run(LONG, "--model", models["sd"])[0] == 1
+        assert run("--embeddings-from", "page.safetensors", "--model", models["sd"])[:2] == (0, "longgen.png\n")
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", refused)
+    assert run(LONG, "--model", models["sd"], "--embeddings", "again.safetensors")[:2] == (0, "again.safetensors\n")
 
 
 # ---- a batch
