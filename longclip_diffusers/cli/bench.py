@@ -6,6 +6,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+from .bench_peers import peers
 from .exits import quiet_libraries
 
 __all__ = ["verbs"]
@@ -155,4 +156,4 @@ def _write(file: Path | None, rows: Sequence[Any], settings: dict[str, Any]) -> 
         file.write_text(dumps({"rows": [asdict(row) for row in rows], **settings}, indent=2) + "\n")
 
 
-verbs = {"train": train, "generate": generate, "encode": encode}
+verbs = {"train": train, "generate": generate, "encode": encode, "peers": peers}
