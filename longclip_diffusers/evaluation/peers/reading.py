@@ -115,10 +115,9 @@ def _read(way: Way, pipes: Pipes, text: Text) -> Reading:
     except Exception as error:  # another project's code: whatever it raises is the finding
         return Reading(way.name, text.name, tokens, error=describe_error(error))
     sides = [(text.prompt, embeds), *([(text.negative, negative)] if text.negative else [])]
-    counted: Counter[str] = Counter()
-    for side, rows in sides:
-        counted.update(_compare(expected.get(side, []), rows[0], passes, tokenizer))
-    return Reading(way.name, text.name, tokens, **counted)
+    compared = (Counter(_compare(expected.get(side, []), rows[0], passes, tokenizer)) for side, rows in sides)
+    counts: dict[str, Any] = sum(compared, Counter())
+    return Reading(way.name, text.name, tokens, **counts)
 
 
 @contextmanager
@@ -150,8 +149,8 @@ def _compare(
     for number, (index, following) in enumerate(zip(content, [*content[1:], None], strict=False)):
         if following is not None and before[following] == ids[index]:
             continue  # read one behind the other
-        words_cut += not tokenizer.convert_ids_to_tokens(ids[index]).endswith(WORD_END)
-        last = tokenizer.decode([ids[each] for each in content[max(0, number - 3) : number + 1]])
+        words_cut += not str(tokenizer.convert_ids_to_tokens(ids[index])).endswith(WORD_END)
+        last = str(tokenizer.decode([ids[each] for each in content[max(0, number - 3) : number + 1]]))
         sentences_cut += following is not None and not SENTENCE_END.search(last.strip())
     return {
         "dropped": (told - reached).total(),
