@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -197,7 +197,7 @@ class Options:
         return int(width), int(height or width)
 
     @property
-    def prompt_options(self) -> dict[str, str | int | None]:
+    def prompt_options(self) -> dict[str, Any]:
         """Which encoder and how it reads, as a long pipeline's `from_pretrained` takes them."""
         window = int(self.window) if self.window and self.window != "auto" else self.window
         longclip = None if self.longclip == "none" else self.longclip

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..conditioning import encode_plans, num_rows
 from ..errors import LongClipError
-from ..positions import LONG_LENGTH
+from ..positions import CLIP_LENGTH, LONG_LENGTH
 from ..repeats import repeats_remembered
 from ..text_encoder import CLIP_VOCABULARY, num_positions
 from ..tokenizer import load_tokenizer
@@ -37,7 +37,7 @@ class EncodeRow:
         way: its name.
         passes: forward passes of the encoder.
         windows: read in them, all together.
-        seconds: the fastest of the repeats.
+        seconds: the fastest of the repeats; on the CPU those that the processor worked, whatever else it had to do.
         seconds_ratio: to the first way, timed in turn with this one.
         difference: the largest one to the first way in any number that a UNet reads; 0 is bit for bit the same.
     """
@@ -85,15 +85,14 @@ def bench_encode(
         "what they share once (longgen)": partial(book.page_by_page, remember=True),
         "and in batches": book.batched,
     }
+    book.read_empty()  # the first call of anything is slow
     counts, results = {}, {}
-    for name, way in ways.items():  # untimed: the first call of anything is slow
-        with _counted(encoder) as passes:
-            results[name] = way()
-        counts[name] = passes
     timed: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            timed[name].append(_seconds(way, encoder.device))
+            with _counted(encoder) as counts[name]:
+                results[name], seconds = _timed(way, encoder.device)
+            timed[name].append(seconds)
     first = next(iter(ways))
     return [
         EncodeRow(
@@ -124,6 +123,11 @@ class _Book:
     encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     pages: Sequence[WindowPlan]
+
+    @torch.no_grad()
+    def read_empty(self) -> Tensor:
+        """The embeddings (1, 77, D) of the negative alone."""
+        return self._encode([self._negative()], CLIP_LENGTH)
 
     @torch.no_grad()
     def page_by_page(self, *, remember: bool = False) -> list[Tensor]:
@@ -183,13 +187,14 @@ def _counted(encoder: CLIPTextModel) -> Iterator[list[int]]:
         handle.remove()
 
 
-def _seconds(way: Callable[[], object], device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+def _timed(way: Callable[[], list[Tensor]], device: torch.device) -> tuple[list[Tensor], float]:
+    on_cuda = device.type == "cuda"
+    wait, clock = (torch.cuda.synchronize, time.perf_counter) if on_cuda else (lambda: None, time.process_time)
     wait()
-    began = time.perf_counter()
-    way()
+    began = clock()
+    result = way()
     wait()
-    return time.perf_counter() - began
+    return result, clock() - began
 
 
 def _difference(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
