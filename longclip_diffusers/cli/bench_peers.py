@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tqdm.auto import tqdm
 
+from ..errors import LongClipError
 from .exits import quiet_libraries
 
 if TYPE_CHECKING:
@@ -43,13 +44,18 @@ def peers(
         model: a storybook model; the bundled one if not given. The first two parts take only its tokenizer.
         num_words: words of the chapter that is read and timed.
         repeats: how often each way is timed, all of them in turn; the fastest counts. 0 leaves the timing out.
-        full: time a denoising step beside them, of SD 1.5's UNet at 512 pixels: some 20 s a repeat on one CPU core.
+        full: time a denoising step beside them, of SD 1.5's UNet at 512 pixels: the slowest of all on a CPU.
         shape: of the models that are timed, random weights: SD 1.5's, or a toy's.
         num_scenes: storybook scenes to draw each way, 2 or more; 0 leaves the recall out.
         seed: of random weights, scenes and noise.
         device: cpu or cuda.
         json: where the rows and the sha256 of the model's files go.
     """
+    if num_words < 1 or repeats < 0 or num_scenes < 0 or num_scenes == 1:
+        raise LongClipError(
+            f"num_words={num_words}, repeats={repeats}, num_scenes={num_scenes}: expected 1 word or more, repeats of 0 "
+            "or more, and scenes of 2 or more, or 0."
+        )
     quiet_libraries()
     from ..evaluation.peers import ENCODERS, find_ways, open_pipes, random_pipes
     from ..evaluation.report import hash_model, table, write_json

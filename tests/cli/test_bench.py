@@ -95,3 +95,9 @@ def test_bench_peers_refuses_a_folder_that_is_no_checkout(tmp_path, capsys):
     assert longclip.main(["bench", "peers", "--lpw", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"longclip: --lpw {tmp_path} holds no lpw_stable_diffusion.py")
+
+
+@pytest.mark.parametrize("wrong", [("--num-scenes", "1"), ("--num-words", "0"), ("--repeats", "-1")])
+def test_bench_peers_refuses_nonsense_before_any_work(wrong, capsys):
+    assert longclip.main(["bench", "peers", *wrong]) == 1
+    assert "expected 1 word or more" in capsys.readouterr().err
