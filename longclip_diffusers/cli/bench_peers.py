@@ -43,7 +43,8 @@ def peers(
         lpw: diffusers' lpw_stable_diffusion.py, or a checkout of github.com/huggingface/diffusers.
         model: a storybook model; the bundled one if not given. The first two parts take only its tokenizer.
         num_words: words of the chapter that is read and timed.
-        repeats: how often each way is timed, all of them in turn; the fastest counts. 0 leaves the timing out.
+        repeats: how often each way is timed, all of them in turn; the fastest counts, in seconds of the processor where
+            it does the work. 0 leaves the timing out.
         full: time a denoising step beside them, of SD 1.5's UNet at 512 pixels: the slowest of all on a CPU.
         shape: of the models that are timed, random weights: SD 1.5's, or a toy's.
         num_scenes: storybook scenes to draw each way, 2 or more; 0 leaves the recall out.

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,12 +21,13 @@ from ..text_encoder import CLIP_VOCABULARY, num_positions
 from ..tokenizer import load_tokenizer
 from ..windows import Window, WindowPlan
 
-__all__ = ["EncodeRow", "bench_encode", "encode_table"]
+__all__ = ["ENCODERS", "EncodeRow", "bench_encode", "encode_table", "measured"]
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "clip-l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def bench_encode(
     for _ in range(repeats):
         for name, way in ways.items():
             with _counted(encoder) as counts[name]:
-                results[name], seconds = _timed(way, encoder.device)
+                results[name], seconds = measured(way, encoder.device)
             timed[name].append(seconds)
     first = next(iter(ways))
     return [
@@ -187,7 +188,8 @@ def _counted(encoder: CLIPTextModel) -> Iterator[list[int]]:
         handle.remove()
 
 
-def _timed(way: Callable[[], list[Tensor]], device: torch.device) -> tuple[list[Tensor], float]:
+def measured(way: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What a way gives, and the seconds it took: of the processor, where that does the work, as others may use it."""
     on_cuda = device.type == "cuda"
     wait, clock = (torch.cuda.synchronize, time.perf_counter) if on_cuda else (lambda: None, time.process_time)
     wait()

@@ -139,7 +139,7 @@ def broken(given):
         (broken, "KeyError: 'text_model'"),
         (
             lambda given: encoded(given, PROSE)[:, :70],
-            "LongClipError: (1, 70, 64) for the prompt, (1, 77, 64) for the negative",
+            "LongClipError: (1, 70, 32) for the prompt, (1, 77, 32) for the negative",
         ),
         (lambda given: encoded(given, PROSE) / 0, "LongClipError: NaN or infinity in the embeddings"),
     ],
@@ -220,7 +220,7 @@ def test_costs_are_timed_in_turn_and_their_ratios_are_of_the_same_rounds(pipes):
     rounds = list(time_ways([Way("a", bind), Way("b", bind)], pipes, "text", repeats=2, others=others))
     assert [list(each) for each in rounds] == [["a", "b", "unet_step"]] * 2
     assert order[2:] == ["text", "text", "unet"] * 2  # behind a warm-up of each way
-    assert all(seconds > 0 for each in rounds for seconds in each.values())
+    assert all(seconds >= 0 for each in rounds for seconds in each.values())
 
 
 def test_ratios_are_of_the_fastest_rounds_between_the_extremes():
