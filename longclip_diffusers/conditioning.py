@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import ModelError, PromptError
 from .positions import CLIP_LENGTH
+from .repeats import remembered
 from .syntax import parse_prompt, plan_prompt
 from .text_encoder import TextEncoder, inner_text_model, num_positions
 from .weighting import blended, weighted
@@ -299,6 +300,13 @@ class _Reader:
 
         masked: for each window the rows start:stop that no row attends to; none by default.
         """
+        special = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        asked = self.text_encoder, special, self.width, self.clip_skip, self.penultimate, *windows
+        return self._forward(windows, masked) if masked else remembered(asked, lambda: self._forward(windows, ()))
+
+    def _forward(
+        self, windows: Sequence[tuple[int, ...]], masked: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor | None]:
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[*window, *[pad] * (self.width - len(window))] for window in windows])
         # Offloaded weights lie on "meta"; accelerate's hooks then bring the ids to where the work is done.

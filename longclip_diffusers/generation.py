@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from torch import Tensor
 
 from .errors import LongClipError, ModelError, PromptError
 from .kv_cache import PromptCacheMixin
@@ -22,7 +23,15 @@ from .positions import CLIP_LENGTH
 from .sidecar import Generation
 from .text_encoder import num_positions
 
-__all__ = ["Painter", "Placement", "check_size", "load_pipeline", "load_reader", "truncating_twin"]
+__all__ = [
+    "Painter",
+    "Placement",
+    "check_size",
+    "load_painting_part",
+    "load_pipeline",
+    "load_reader",
+    "truncating_twin",
+]
 
 SIZE_STEP = 8  # diffusers refuses pictures whose sides are not multiples of it
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -103,10 +112,25 @@ def load_pipeline(model: str | Path, placement: Placement | None = None, **optio
     return pipe
 
 
-def load_reader(model: str | Path, **options: Any) -> LongMixin:
-    """The same with text encoder and tokenizer only: it plans prompts (`plan_prompt`) and draws nothing."""
+def load_reader(model: str | Path, placement: Placement | None = None, **options: Any) -> LongMixin:
+    """The same with text encoder and tokenizer only: it plans and encodes prompts (`plan_prompt`, `encode_prompt`).
+
+    Args:
+        placement: None leaves the encoder on the CPU, in the dtype of its file, for planning alone.
+    """
     unused = ("unet", "vae", "scheduler", "safety_checker", "feature_extractor", "image_encoder")
-    return _open(model, **dict.fromkeys(unused), **options)
+    if placement is None:
+        return _open(model, **dict.fromkeys(unused), **options)
+    _, dtype = placement.resolve()
+    pipe = _open(model, **dict.fromkeys(unused), dtype=dtype, **options)
+    placement.place(pipe)
+    return pipe
+
+
+def load_painting_part(model: str | Path, placement: Placement | None = None) -> LongMixin:
+    """The same as `load_pipeline` without text encoder and tokenizer: it draws from embeddings."""
+    unused = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    return load_pipeline(model, placement, longclip=None, **dict.fromkeys(unused))
 
 
 def truncating_twin(pipe: LongMixin, model: str | Path, placement: Placement | None = None) -> DiffusionPipeline:
@@ -164,11 +188,17 @@ class Painter:
         Raises:
             LongClipError: a prompt that the model cannot take.
         """
+        read = {"prompt": prompt, "negative_prompt": negative or None}
         if self.twin is None:
-            return self._draw(self.pipe, prompt, seed, negative)
+            return self._draw(self.pipe, seed, read)
         num_tokens = self.pipe.plan_prompt(prompt).num_tokens
         pipes = {f"truncated at {CLIP_LENGTH}": self.twin, f"all {num_tokens} tokens": self.pipe}
-        return side_by_side([(label, self._draw(pipe, prompt, seed, negative)) for label, pipe in pipes.items()])
+        return side_by_side([(label, self._draw(pipe, seed, read)) for label, pipe in pipes.items()])
+
+    def from_embeddings(self, tensors: Mapping[str, Tensor], *, seed: int) -> Image.Image:
+        """The picture of a prompt that `encode_embeddings` read; of what `check_embeddings` lets pass."""
+        device = self.pipe._execution_device
+        return self._draw(self.pipe, seed, {name: tensor.to(device) for name, tensor in tensors.items()})
 
     @property
     def trained_size(self) -> tuple[int, int]:
@@ -179,11 +209,10 @@ class Painter:
         height, width = (size, size) if isinstance(size, int) else size
         return width * factor, height * factor
 
-    def _draw(self, pipe: DiffusionPipeline, prompt: str, seed: int, negative: str) -> Image.Image:
+    def _draw(self, pipe: DiffusionPipeline, seed: int, read: Mapping[str, Any]) -> Image.Image:
         width, height = self.size or (None, None)
         result = pipe(
-            prompt,
-            negative_prompt=negative or None,
+            **read,
             num_inference_steps=self.generation.steps,
             guidance_scale=self.generation.guidance,
             width=width,

@@ -1,6 +1,7 @@
 """Pictures on disk and side by side: PNG files with their settings inside, and labelled comparisons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -8,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import LongClipError
 
-__all__ = ["free_path", "numbered", "save_picture", "side_by_side", "writable_folder"]
+__all__ = ["free_path", "numbered", "save_picture", "side_by_side", "whole_file", "writable_folder"]
 
 MARGIN = 6  # pixels around every picture and label of a comparison
 LABEL_SHARE = 24  # a label's letters are this part of the picture's height, and at least
@@ -25,9 +26,20 @@ def save_picture(picture: Image.Image, path: Path, metadata: Mapping[str, object
     info = PngInfo()
     for key, value in metadata.items():
         info.add_itxt(key, str(value))
+    with whole_file(path) as unfinished:
+        picture.save(unfinished, format="PNG", pnginfo=info)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, which takes its name at the end: there is never half a file under it.
+
+    Raises:
+        LongClipError: the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.part")
     try:
-        picture.save(unfinished, format="PNG", pnginfo=info)
+        yield unfinished
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
@@ -91,4 +103,4 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 def _cannot_write(path: Path, error: OSError) -> LongClipError:
-    return LongClipError(f"{path} cannot be written: {error.strerror or error}. Name another place with --out.")
+    return LongClipError(f"{path} cannot be written: {error.strerror or error}. Name another place.")

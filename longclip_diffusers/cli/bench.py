@@ -6,6 +6,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+from .bench_peers import peers
 from .exits import quiet_libraries
 
 __all__ = ["verbs"]
@@ -103,10 +104,56 @@ def generate(
     _write(json, rows, settings)
 
 
+def encode(
+    *,
+    pages: int = 24,
+    shortest: int = 100,
+    longest: int = 900,
+    model: Literal["clip-l", "tiny"] = "clip-l",
+    device: str = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    repeats: int = 1,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """A book's pages encoded each by itself, with what they share read once as longgen does it, and in batches.
+
+    An encoder of random weights and 248 positions, pages of random tokens under an empty negative. The last column
+    says whether the pictures would depend on the batch: 0 is bit for bit the same.
+
+    Args:
+        pages: of the book.
+        shortest: tokens of the shortest page.
+        longest: tokens of the longest page; lengths are spread evenly between.
+        model: the shape of CLIP-L's text encoder, or a toy's.
+        device: cpu or cuda.
+        dtype: of the weights.
+        repeats: how often each way is timed, all of them in turn; the fastest counts.
+        seed: of weights and pages.
+        json: where the numbers go as well.
+    """
+    quiet_libraries()
+    from ..evaluation.encoding import bench_encode, encode_table
+
+    settings: dict[str, Any] = {
+        "pages": pages,
+        "shortest": shortest,
+        "longest": longest,
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "repeats": repeats,
+        "seed": seed,
+    }
+    rows = bench_encode(**settings)
+    print(encode_table(rows))
+    _write(json, rows, settings)
+
+
 def _write(file: Path | None, rows: Sequence[Any], settings: dict[str, Any]) -> None:
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dumps({"rows": [asdict(row) for row in rows], **settings}, indent=2) + "\n")
 
 
-verbs = {"train": train, "generate": generate}
+verbs = {"train": train, "generate": generate, "encode": encode, "peers": peers}

@@ -18,7 +18,7 @@ VERBS = {
     "inspect": "print what a checkpoint is: layout, sizes, position rows, SHA-256",
     "train": "fine-tune a CLIP, or lengthen a text encoder from plain text",
     "evaluate": "measure what pictures show of what their texts describe",
-    "bench": "time a training step and a step of drawing against the plain ways to do them",
+    "bench": "a training step, a step of drawing and the reading of long prompts, beside other ways to do them",
     "storybook": "the bundled miniature model: its picture world and its training",
     "comfy-install": "put the ComfyUI nodes of this installation into a ComfyUI",
 }

@@ -15,7 +15,7 @@ from ..errors import LongClipError
 from ..kv_cache import prompt_cache
 from ..positions import CLIP_LENGTH
 
-__all__ = ["LENGTHS", "SpeedRow", "bench_generate", "speed_table", "step_flops"]
+__all__ = ["LENGTHS", "SpeedRow", "bench_generate", "random_unet", "speed_table", "step_flops", "unet_step"]
 
 LENGTHS = (77, 248, 496, 992, 1984)  # stock, and 1, 2, 4 and 8 windows of a Long-CLIP
 LATENT_FACTOR = 8  # pixels of a picture for each of its latents
@@ -93,8 +93,8 @@ def bench_generate(
     peaks: dict[Way, float | None] = dict.fromkeys(ways)
     if repeats:
         torch.manual_seed(seed)
-        unet = _unet(model, device, getattr(torch, dtype))
-        steps = {tokens: _step(unet, tokens, size, batch_size) for tokens, _ in ways}
+        unet = random_unet(model, device, getattr(torch, dtype))
+        steps = {tokens: unet_step(unet, tokens, size, batch_size) for tokens, _ in ways}
         steps[CLIP_LENGTH]()  # the first call of anything is slow
         for _ in range(repeats):
             for tokens, cache in ways:
@@ -121,11 +121,11 @@ def step_flops(
 
     With the cache they are those of any step but a call's first.
     """
-    unet = _unet(model, "meta", torch.float32)
+    unet = random_unet(model, "meta", torch.float32)
     unet.set_attn_processor(AttnProcessor())  # its products are known to every version of the counter
     flops = {}
     for tokens, cache in ways:
-        step = _step(unet, tokens, size, batch_size)
+        step = unet_step(unet, tokens, size, batch_size)
         with _caching(unet, cache=cache):
             if cache:
                 step()
@@ -168,13 +168,15 @@ def _caching(unet: UNet2DConditionModel, *, cache: bool) -> AbstractContextManag
     return prompt_cache(unet) if cache else nullcontext()
 
 
-def _unet(model: str, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
+def random_unet(model: str, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    """A UNet of random weights in one of the shapes `UNETS`."""
     with torch.device(device):
         unet = UNet2DConditionModel(**UNETS[model]).eval()
     return unet if dtype == torch.float32 else unet.to(dtype)
 
 
-def _step(unet: UNet2DConditionModel, tokens: int, size: int, batch_size: int) -> Step:
+def unet_step(unet: UNet2DConditionModel, tokens: int, size: int, batch_size: int) -> Step:
+    """One forward pass of the UNet on random inputs, as a function: `tokens` rows of text, `size` pixels square."""
     side = size // LATENT_FACTOR
     latents = torch.randn(batch_size, unet.config.in_channels, side, side, device=unet.device, dtype=unet.dtype)
     prompt = torch.randn(batch_size, tokens, unet.config.cross_attention_dim, device=unet.device, dtype=unet.dtype)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from peers_stand_in import write_sd_embed
 
 from longclip_diffusers.cli import longclip
 from longclip_diffusers.training import bench
@@ -59,3 +60,44 @@ def test_bench_generate(tmp_path, capsys):
     printed = capsys.readouterr().out
     for row in written["rows"]:
         assert f"({row['flops_ratio']:.3f}x) | {row['seconds']:.4f} ({row['seconds_ratio']:.2f}x) |" in printed
+
+
+def test_bench_peers(tmp_path, capsys):
+    file = tmp_path / "new" / "peers.json"
+    options = ["--shape", "tiny", "--full", "--num-words", "40", "--repeats", "2", "--num-scenes", "2"]
+    checkout = str(write_sd_embed(tmp_path / "sd_embed"))
+    assert longclip.main(["bench", "peers", *options, "--sd-embed", checkout, "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    rows = {(row["encoder"], row["column"]): row["value"] for row in written["rows"]}
+    assert written["errors"]["sd_embed, pictures"].startswith("AttributeError: 'CLIPTextModel' object has no attr")
+    assert rows["sd_embed", "chapter: failed"] == 1
+    assert rows["long", "prose, 300 tokens: dropped"] == 0 < rows["truncated", "prose, 300 tokens: dropped"]
+    assert rows["windows_sentence", "time / compel's"] > 0 < rows["windows_context", "time / unet_step's"]
+    assert ("truncated", "seconds") in rows  # 40 words fit 77 tokens
+    assert ("sd_embed", "0-77") not in rows
+    assert 0 <= rows["sd_embed_repaired", "0-77"] <= 1
+    assert (written["num_words"], written["repeats"], written["num_scenes"]) == (40, 2, 2)
+    assert "unet/diffusion_pytorch_model.safetensors" in written["sha256"]
+    printed = capsys.readouterr().out
+    assert "Left out: --lpw was not given." in printed
+    assert "sd_embed draws nothing: AttributeError" in printed
+
+
+def test_bench_peers_times_only_what_reads_the_whole_chapter(tmp_path):
+    file = tmp_path / "peers.json"
+    options = ["--shape", "tiny", "--num-words", "100", "--repeats", "1", "--num-scenes", "0", "--json", str(file)]
+    assert longclip.main(["bench", "peers", *options]) == 0
+    timed = [row["encoder"] for row in json.loads(file.read_text())["rows"] if row["column"] == "seconds"]
+    assert timed == ["compel", "windows_sentence", "windows_context", "long"]
+
+
+def test_bench_peers_refuses_a_folder_that_is_no_checkout(tmp_path, capsys):
+    assert longclip.main(["bench", "peers", "--lpw", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"longclip: --lpw {tmp_path} holds no lpw_stable_diffusion.py")
+
+
+@pytest.mark.parametrize("wrong", [("--num-scenes", "1"), ("--num-words", "0"), ("--repeats", "-1")])
+def test_bench_peers_refuses_nonsense_before_any_work(wrong, capsys):
+    assert longclip.main(["bench", "peers", *wrong]) == 1
+    assert "expected 1 word or more" in capsys.readouterr().err

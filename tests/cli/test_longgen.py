@@ -14,7 +14,7 @@ from folders import GUIDANCE, STEPS, miniature, stock_model
 from PIL import Image
 
 from longclip_diffusers import StableDiffusionLongPipeline
-from longclip_diffusers.cli import longgen
+from longclip_diffusers.cli import longgen, settings
 from longclip_diffusers.errors import LongClipError
 
 SHORT = "a red roof. "
@@ -178,7 +178,7 @@ def test_tokens_prints_the_windows_and_draws_nothing(run, model, tmp_path):
 
 def test_bundled_model_is_used_and_said(run, model, monkeypatch):
     monkeypatch.delenv("LONGGEN_MODEL")
-    monkeypatch.setattr(longgen, "bundled", lambda: model)
+    monkeypatch.setattr(settings, "bundled", lambda: model)
     _, _, err = run(SHORT)
     told = [line for line in err.splitlines() if "bundled" in line]
     assert len(told) == 1

@@ -1,0 +1,110 @@
+"""The ways themselves: each gives the UNet's conditioning of a prompt and of its negative, of equal length."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from ...pipelines import StableDiffusionLongPipeline
+from .checkouts import find_in_checkout, import_file, import_package
+from .pipes import Pipes
+
+__all__ = ["Encode", "Way", "describe_error", "find_ways"]
+
+Encode = Callable[[str, str], tuple[Tensor, Tensor]]  # prompt and negative -> (1, L, D) each
+SD_EMBED = "github.com/xhinker/sd_embed"
+LPW = "github.com/huggingface/diffusers"
+REPAIRED = "_repaired"  # behind the name of a way whose text encoder has the attribute that transformers removed
+ERROR_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Way:
+    """`bind` makes the function that encodes, for some pipelines; it may fail as another project's code may."""
+
+    name: str
+    bind: Callable[[Pipes], Encode]
+
+
+def find_ways(sd_embed: Path | None = None, lpw: Path | None = None) -> list[Way]:
+    """Stock diffusers, the peers that are at hand, and ours. The code in the given folders is run when a way is bound.
+
+    A peer from a checkout is there twice: as it is, and "_repaired": given a text encoder with `text_model`, which
+    both ask for and which transformers 5.6 removed.
+
+    Args:
+        sd_embed: a checkout of xhinker/sd_embed, or the package in it.
+        lpw: lpw_stable_diffusion.py, or a checkout of diffusers, or a folder in it that leads to the file.
+
+    Raises:
+        LongClipError: a folder that does not hold what it should.
+    """
+    ways = [Way("truncated", lambda pipes: _encode_prompt(pipes.stock)), Way("compel", _compel)]
+    if sd_embed is not None:
+        name, function = "embedding_funcs.py", "get_weighted_text_embeddings_sd15"
+        file = find_in_checkout(
+            sd_embed, name, ("src/sd_embed", "sd_embed", ""), option="--sd-embed", source=SD_EMBED
+        ).resolve()
+        ways += _peer("sd_embed", cache(partial(import_package, file.parent, file.stem, function)))
+    if lpw is not None:
+        name, function = "lpw_stable_diffusion.py", "get_weighted_text_embeddings"
+        file = find_in_checkout(lpw, name, ("examples/community", "community", ""), option="--lpw", source=LPW)
+        ways += _peer("lpw", cache(partial(import_file, file, function)))
+    ours = {"windows_sentence": "none", "windows_context": "related"}
+    ways += [Way(name, partial(_windows, context=context)) for name, context in ours.items()]
+    return [*ways, Way("long", lambda pipes: _encode_prompt(pipes.long))]
+
+
+def describe_error(error: Exception) -> str:
+    """An exception in one short line."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= ERROR_WIDTH else f"{line[:ERROR_WIDTH]} ..."
+
+
+def _encode_prompt(pipe: Any) -> Encode:
+    return lambda prompt, negative: pipe.encode_prompt(prompt, pipe.device, 1, True, negative)
+
+
+def _windows(pipes: Pipes, context: str) -> Encode:
+    return _encode_prompt(StableDiffusionLongPipeline.from_pipe(pipes.stock, context=context))
+
+
+def _compel(pipes: Pipes) -> Encode:
+    from compel import Compel
+
+    compel = Compel(pipes.stock.tokenizer, pipes.stock.text_encoder, truncate_long_prompts=False)
+
+    def encode(prompt: str, negative: str) -> tuple[Tensor, Tensor]:
+        embeds, other = compel.pad_conditioning_tensors_to_same_length([compel(prompt), compel(negative)])
+        return embeds, other
+
+    return encode
+
+
+def _peer(name: str, load: Callable[[], Callable[..., Any]]) -> list[Way]:
+    # Both peers' functions take a pipeline, a prompt and a negative, and give both embeddings.
+    return [
+        Way(name, lambda pipes: partial(load(), pipes.stock)),
+        Way(name + REPAIRED, lambda pipes: partial(load(), _old_style(pipes.stock))),
+    ]
+
+
+def _old_style(pipe: Any) -> SimpleNamespace:
+    return SimpleNamespace(tokenizer=pipe.tokenizer, text_encoder=_OldStyle(pipe.text_encoder), device=pipe.device)
+
+
+class _OldStyle:
+    """A text encoder with the `text_model` of transformers < 5.6; not an alias on the encoder itself, see style.md."""
+
+    def __init__(self, text_encoder: Any) -> None:
+        self.text_model = text_encoder
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.text_model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.text_model, name)
