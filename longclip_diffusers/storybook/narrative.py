@@ -6,7 +6,7 @@ from functools import cache
 
 from ..tokenizer import load_tokenizer
 
-__all__ = ["narrate", "ordinary_word"]
+__all__ = ["DEVELOPMENT_PROSE", "TRAINING_PROSE", "UNSEEN_PROSE", "Prose", "narrate", "ordinary_word"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Prose:
     trails: tuple[str, ...]
 
 
-TRAINING = Prose(
+TRAINING_PROSE = Prose(
     names=(
         "Mara",
         "Tom",
@@ -75,7 +75,8 @@ TRAINING = Prose(
         "It reminded {name} of {word}.",
     ),
 )
-UNSEEN = Prose(
+# Of no training, like the phrases that each goes with.
+DEVELOPMENT_PROSE = Prose(
     names=("Leo", "Aunt Vera", "the baker", "her sister", "Otto", "the ferryman", "Ruth", "my cousin"),
     moments=("Towards evening", "Soon after that", "On market days", "Once, in winter", "While they waited"),
     deeds=(
@@ -103,6 +104,34 @@ UNSEEN = Prose(
         "There was talk of {word}, then of {other}.",
     ),
 )
+UNSEEN_PROSE = Prose(
+    names=("Pia", "Uncle Georg", "the gardener", "his daughter", "Walter", "the teacher", "Lotte", "our neighbour"),
+    moments=("Around noon", "The next day", "Late that autumn", "At closing time", "One foggy night"),
+    deeds=(
+        "missed the last bus by a minute",
+        "folded the map the wrong way again",
+        "whistled a tune from the old days",
+        "knew the answer and kept quiet",
+        "lent a pencil to a complete stranger",
+        "waited for a call that never came",
+        "swept the stairs twice for good luck",
+        "fell asleep over the crossword",
+        "had nothing to add to the matter",
+    ),
+    remarks=(
+        "Plans had changed, as plans will.",
+        "Few people came this way any more.",
+        "Everything took longer than anyone expected.",
+        "An old song played on the radio.",
+        "The best part was still to come.",
+        "Silence can be pleasant company.",
+    ),
+    trails=(
+        "{moment} {name} looked up {word} and {other} in the dictionary.",
+        "Neither {word} nor {other} meant anything to {name}.",
+        "{name} wrote {word} on a slip of paper.",
+    ),
+)
 
 
 @cache
@@ -122,13 +151,8 @@ def ordinary_word(rng: random.Random) -> str:
     return rng.choice(_vocabulary())
 
 
-def narrate(rng: random.Random, *, unseen: bool = False) -> str:
-    """One sentence of story; every third speaks of random words of the vocabulary.
-
-    Args:
-        unseen: from the prose that no training uses.
-    """
-    prose = UNSEEN if unseen else TRAINING
+def narrate(rng: random.Random, prose: Prose = TRAINING_PROSE) -> str:
+    """One sentence of story; every third speaks of random words of the vocabulary."""
     kind = rng.randrange(6)
     name, moment = rng.choice(prose.names), rng.choice(prose.moments)
     if kind == 0:

@@ -1,4 +1,7 @@
-"""How the storybook's facts are put into words: one set of phrases for training, another that no training uses.
+"""How the storybook's facts are put into words: phrases for training, and two sets that no training uses.
+
+`DEVELOPMENT` was measured against while the phrases of training were chosen. `UNSEEN` was written without a look at any
+measurement and has changed nothing since: what is reported is measured with it.
 
 Places to fill: {noun} and {place} of the slot, {word} its word, {a_word} the word with its article, {several} a count
 with its noun ("two clouds"), {other} the thing whose colour is shared, {owner} whose it is. A capital at the start of a
@@ -8,9 +11,10 @@ place to fill makes its text begin with one.
 from dataclasses import dataclass
 from itertools import permutations
 
+from .narrative import DEVELOPMENT_PROSE, TRAINING_PROSE, UNSEEN_PROSE, Prose
 from .slots import Slot
 
-__all__ = ["FIRST", "OWNERS", "TRAINING", "UNSEEN", "Phrases", "with_article"]
+__all__ = ["DEVELOPMENT", "FIRST", "OWNERS", "TRAINING", "UNSEEN", "Phrases", "with_article"]
 
 OWNERS = ("Ada", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
 
@@ -31,7 +35,7 @@ class Phrases:
     owned: tuple[str, ...]
     mentions: tuple[str, ...]
     pronouns: tuple[str, ...]
-    unseen: bool = False  # whether the story between the facts is of the kind that no training uses, too
+    prose: Prose = TRAINING_PROSE  # what the story between the facts is made of
 
     def of(self, slot: Slot) -> tuple[str, ...]:
         """Patterns that tell this slot by itself."""
@@ -282,7 +286,8 @@ TRAINING = Phrases(
         "its coat is {word}.",
     ),
 )
-UNSEEN = Phrases(
+# No training uses these, but the phrases of training were chosen by what models made of them.
+DEVELOPMENT = Phrases(
     openings=(
         "This is a bay with {hills} hills, {sky} sky above them, {sea} sea and {meadow} meadow.",
         "Imagine {meadow} meadow and {sea} sea, {hills} hills behind and {sky} sky over all.",
@@ -345,5 +350,88 @@ UNSEEN = Phrases(
         "Somebody has made it {word}.",
         "Its paint is {word}.",
     ),
-    unseen=True,
+    prose=DEVELOPMENT_PROSE,
+)
+# Blind: neither chosen nor changed by what any model makes of them. Keep it so, or write a new set.
+UNSEEN = Phrases(
+    openings=(
+        "Below {sky} sky lie {hills} hills, {meadow} meadow and {sea} sea.",
+        "The painting shows {sea} sea, {meadow} meadow and {hills} hills under {sky} sky.",
+        "Our view takes in {hills} hills, {sea} sea, {meadow} meadow and {sky} sky.",
+        "Somewhere {meadow} meadow meets {sea} sea, with {hills} hills beneath {sky} sky.",
+    ),
+    direct={
+        "colour": (
+            "Here the {noun} {place} appears in {word}.",
+            "{A_word} {noun} catches the eye.",
+            "The painter chose {word} for the {noun} {place}.",
+            "Bright {word} gives the {noun} {place} its charm.",
+            "Notice how {word} the {noun} {place} is.",
+            "With its {word} colour, the {noun} stands out.",
+            "We admired the {word} {noun} {place}.",
+            "Only {word} paint was ever used on the {noun}.",
+            "My eye fell on the {noun}, a splendid {word} one.",
+            "The {noun} {place} could hardly be more {word}.",
+        ),
+        "animal": (
+            "{A_word} keeps watch {place}.",
+            "The creature {place} turns out to be {a_word}.",
+            "Nobody disturbs the {word} {place}.",
+            "Look for the animal and you will find {a_word}.",
+        ),
+        "fruit": (
+            "The basket was packed with {word}.",
+            "{Word} fill the basket to the brim.",
+            "A basket of {word} stands ready for the guests.",
+            "Someone put {word} into the basket.",
+        ),
+        "count": (
+            "The painter put {several} {place}.",
+            "{Place}, {several} {be} visible.",
+            "Whoever counts finds {several} {place}.",
+            "In this scene {several} {be} shown {place}.",
+        ),
+        "switch": (
+            "At this hour the {noun} {place} is {word}.",
+            "We could tell that the {noun} {place} was {word}.",
+            "The {noun}, as one can see, is {word}.",
+            "Somebody left the {noun} {place} {word}.",
+        ),
+    },
+    shared=(
+        "The {noun} borrows its colour from the {other}.",
+        "The painter used the {other}'s paint again for the {noun}.",
+        "By colour alone, the {other} and the {noun} cannot be told apart.",
+        "You will find the {other}'s colour on the {noun} as well.",
+        "The {other} and the {noun} {place} are painted alike.",
+        "Compare the {noun} with the {other}: their colours are identical.",
+        "The colour chosen for the {other} was kept for the {noun}.",
+        "In colour, the {noun} {place} equals the {other}.",
+    ),
+    introductions=(
+        "{owner}'s name is written on the {noun} {place}.",
+        "The {noun} {place} became {owner}'s last year.",
+        "Somebody bought the {noun} as a gift for {owner}.",
+        "Please be careful with {owner}'s {noun}.",
+    ),
+    owned=(
+        "{owner}'s is the {word} one.",
+        "Anything of {owner}'s is sure to be {word}.",
+        "The property of {owner} has {a_word} colour.",
+        "You can tell {owner}'s at once: it is {word}.",
+    ),
+    mentions=(
+        "Our attention turns to the {noun} {place}.",
+        "Now consider the {noun} {place}.",
+        "Many visitors ask about the {noun} {place}.",
+        "Let me tell you about the {noun}.",
+    ),
+    pronouns=(
+        "Its colour happens to be {word}.",
+        "Its shade is a clear {word}.",
+        "People always describe it as {word}.",
+        "It glows {word} in the sun.",
+        "The painter gave it {a_word} colour.",
+    ),
+    prose=UNSEEN_PROSE,
 )

@@ -68,7 +68,7 @@ class Teller:
 
     def story(self) -> Draft:
         """A sentence that tells nothing that the picture shows."""
-        return Draft(narrate(self.rng, unseen=self.phrases.unseen))
+        return Draft(narrate(self.rng, self.phrases.prose))
 
     def _fill(self, patterns: Sequence[str], slot: Slot, *, cue: str = "", **words: str) -> tuple[str, str]:
         # The sentence, and its beginning up to and including the word called `cue`.
