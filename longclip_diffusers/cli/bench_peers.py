@@ -130,6 +130,7 @@ def _recall(
     from ..evaluation.detail import describe_scenes, recall_rows, score
     from ..evaluation.peers import describe_error, draw_encoded
     from ..sidecar import read_generation
+    from ..storybook.checker import read_picture
 
     pairs = describe_scenes(num_scenes, seed=seed)
     texts, generation = [str(caption) for _, caption in pairs], read_generation(folder)
@@ -137,10 +138,10 @@ def _recall(
     for way in ways:
         try:
             drawn = draw_encoded(way, pipes, texts, generation, seed=seed)
-            pictures = list(tqdm(drawn, total=num_scenes, desc=way.name, unit="picture"))
+            found = [read_picture(each) for each in tqdm(drawn, total=num_scenes, desc=way.name, unit="picture")]
         except Exception as error:  # another project's code: whatever it raises is the finding
             errors[f"{way.name}, pictures"] = describe_error(error)
             print(f"{way.name} draws nothing: {describe_error(error)}")
             continue
-        rows += recall_rows(way.name, score(pairs, pictures))
+        rows += recall_rows(way.name, score(pairs, found))
     return rows
