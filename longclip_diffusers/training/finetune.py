@@ -25,7 +25,7 @@ from .memory import auto_micro_batch
 from .recipe import Recipe, RecipeError, differences
 from .runlog import RunLog
 from .subject import MAX_LOGIT_SCALE, Subject, export_subject, open_subject
-from .texts import caption_ids, first_window, fitting_text, replace_words
+from .texts import caption_ids, first_window, fitting_text
 from .validation import Validation
 
 __all__ = ["Evaluation", "Run", "fine_tune"]
@@ -212,10 +212,7 @@ class Run:
         for slot in range(0, len(batch.samples), stride):
             rng = random.Random(f"texts {self.recipe.seed} {batch.step} {self.order.global_slot(slot)}")
             caption = batch.samples[slot].caption
-            text = fitting_text(caption, anchor.tokenizer, self.subject.length, rng, self._any_caption)
-            if rng.random() < self.recipe.replaced_share:
-                text = first_window(replace_words(text, anchor.tokenizer, rng), anchor.tokenizer, self.subject.length)
-            texts.append(text)
+            texts.append(fitting_text(caption, anchor.tokenizer, self.subject.length, rng, self._any_caption))
         return texts
 
     def _any_caption(self, rng: random.Random) -> str:

@@ -52,8 +52,6 @@ class Recipe:
         freeze_vision: train the text tower alone; picture features are computed once and kept.
         anchor_weight: of the anchor, beside contrastive losses.
         anchor_batch: objective both: how many of a step's samples the anchor reads; it must divide batch_size.
-        replaced_share: of the anchor's long texts, those in which up to half of the words are replaced by any others,
-            so that the student keeps to its teacher on sentences of kinds that the data lack.
         contrastive_weight: of the contrastive losses, beside the anchor.
         anchor_share: objective both: share of the steps that train the anchor alone before the contrastive losses join.
         evaluate_every: steps between evaluations on held-out samples; 0 evaluates at the end only.
@@ -85,7 +83,6 @@ class Recipe:
     freeze_vision: bool = False
     anchor_weight: float = 5.0
     anchor_batch: int = 16
-    replaced_share: float = 0.0
     contrastive_weight: float = 0.3
     anchor_share: float = 0.65
     evaluate_every: int = 200
@@ -155,7 +152,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("margin", 0, 10),
     ("anchor_weight", 0, 1e3),
     ("anchor_batch", 1, 10**6),
-    ("replaced_share", 0, 1),
     ("contrastive_weight", 0, 1e3),
     ("anchor_share", 0, 1),
     ("evaluate_every", 0, 10**9),
@@ -179,7 +175,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "objective": "both",
         "steps": 1300,
         "anchor_share": 0.7,
-        "replaced_share": 0.5,
         "batch_size": 32,
         "lr": 1e-3,
         "warmup": 20,

@@ -1,20 +1,17 @@
 """Captions as the trainer reads them: long texts that fill the encoder, short ones that fit it, and their ids."""
 
 import random
-import re
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from transformers import CLIPTokenizer
 
 from ..windows import plan_windows
 
-__all__ = ["caption_ids", "first_window", "fitting_text", "replace_words"]
+__all__ = ["caption_ids", "first_window", "fitting_text"]
 
 # Texts shorter than the encoder leave its last positions untrained: every second one goes on with others.
 JOINED_SHARE = 0.5
 CONTEXT_SHARE = 0.5
-MAX_REPLACED = 0.5
 
 
 def first_window(text: str, tokenizer: CLIPTokenizer, length: int) -> str:
@@ -49,22 +46,6 @@ def fitting_text(
         if len(plan_windows(longer, tokenizer, window=length).windows) > 1:
             return fitting
         fitting = longer
-
-
-def replace_words(text: str, tokenizer: CLIPTokenizer, rng: random.Random) -> str:
-    """The text with some of its words, up to half, replaced by any words of the vocabulary; punctuation stays.
-
-    What a frozen teacher says of such a text is a lesson, too: so a student learns it for sentences of kinds that its
-    texts do not have. A word of the vocabulary is one token, so the text hardly grows.
-    """
-    rate = rng.random() * MAX_REPLACED
-    return re.sub(r"\w+", lambda match: rng.choice(_words(tokenizer)) if rng.random() < rate else match[0], text)
-
-
-@cache
-def _words(tokenizer: CLIPTokenizer) -> tuple[str, ...]:
-    words = (token.removesuffix("</w>") for token in tokenizer.get_vocab() if token.endswith("</w>"))
-    return tuple(sorted(word for word in words if word.isascii() and word.isalpha()))
 
 
 def caption_ids(texts: Sequence[str], tokenizer: CLIPTokenizer, length: int) -> tuple[list[tuple[int, ...]], int]:

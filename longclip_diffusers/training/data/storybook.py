@@ -5,10 +5,12 @@ else would be learned. So four neighbours are one scene with two other slots cha
 """
 
 import random
+from itertools import accumulate
 
 from PIL import Image
 
-from ...storybook.captions import chapter, long_caption, short_caption
+from ...positions import LONG_LENGTH
+from ...storybook.captions import Caption, chapter, long_caption, num_tokens, short_caption
 from ...storybook.phrases import TRAINING, Phrases
 from ...storybook.render import render
 from ...storybook.scene import Scene, draw_scene, vary
@@ -19,17 +21,16 @@ __all__ = ["StorybookData"]
 NUM_SCENES = 1_000_000  # an epoch nobody reaches
 GROUP_SIZE = 4
 NUM_CHANGED = 2
-# Long texts that are short chapters: there story stands between the details, and between a pronoun and its noun. Such a
-# chapter tells all 25 slots in some 300 tokens, so its first 245, which losses on pictures read, tell most of what sets
-# neighbours apart; the anchor reads its other windows, too.
+# Long texts that are the beginning of a chapter: there story stands between the details, and between a pronoun and its
+# noun. A chapter tells all 25 slots in some 300 tokens, so its first 245 tell most of what sets neighbours apart.
 CHAPTER_SHARE, CHAPTER_TOKENS = 0.5, 350
+LONGEST = LONG_LENGTH - 3  # content tokens, as of a long caption
 
 
 class StorybookData(TextImageData):
-    """Scene, long text, short caption and picture of an index depend on (seed, index) alone.
+    """Scene, long text (at most 245 tokens), short caption and picture of an index depend on (seed, index) alone.
 
-    Every second long text is a long caption (at most 245 tokens), the others are chapters of about 350; of held-out
-    scenes all are long captions.
+    Every second long text is a long caption, the others begin a chapter; of held-out scenes all are long captions.
     """
 
     name = "storybook"
@@ -66,7 +67,7 @@ class StorybookData(TextImageData):
         """The long text and the short caption of the scene."""
         rng, scene = self._rng("texts", index), self.scene(index)
         if self.part == "train" and rng.random() < CHAPTER_SHARE:
-            long_text = str(chapter(scene, rng, length=CHAPTER_TOKENS, phrases=self.phrases))
+            long_text = _beginning(chapter(scene, rng, length=CHAPTER_TOKENS, phrases=self.phrases))
         else:
             long_text = str(long_caption(scene, rng, phrases=self.phrases))
         return long_text, str(short_caption(scene, rng, phrases=self.phrases))
@@ -74,3 +75,10 @@ class StorybookData(TextImageData):
     def image(self, index: int) -> Image.Image:
         """The scene drawn, 128 x 128."""
         return render(self.scene(index))
+
+
+def _beginning(caption: Caption) -> str:
+    """The first sentences, as many as fit."""
+    lengths = accumulate(num_tokens(sentence.text) for sentence in caption.sentences)
+    fitting = zip(caption.sentences, lengths, strict=True)
+    return " ".join(sentence.text for sentence, length in fitting if length <= LONGEST)
