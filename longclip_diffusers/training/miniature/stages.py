@@ -29,13 +29,22 @@ from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoenco
 from .clip import CLIP_SCHEDULE, WARM_UP_SCHEDULE, build_clip, expand_clip, shrink_clip, train_clip
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary
-from .unet import NUM_SCENES, UNET_SCHEDULE, build_scheduler, build_unet, encode_latents, train_unet
+from .unet import (
+    FIRST_UNET_SCHEDULE,
+    NUM_SCENES,
+    UNET_SCHEDULE,
+    build_scheduler,
+    build_unet,
+    encode_latents,
+    train_unet,
+)
 
 __all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
-WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet", "longclip"))
+WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet_first", "longclip"), ("unet",))
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
+LATENTS = "latents.safetensors"
 # Written to the training log and kept beside the bundled model.
 STEPS_BETWEEN_LOGS = 50
 # What `longgen` draws the miniature with unless told otherwise.
@@ -136,12 +145,20 @@ def _train_clip(
     shop.finish(name, expand_clip(clip, vocabulary, _stock_tokenizer()).save_pretrained)
 
 
+def _first_unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    yield from _train_unet(shop, "unet_first", build_unet(), schedule)
+
+
 def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    yield from _train_unet(shop, "unet", UNet2DConditionModel.from_pretrained(shop.need("unet_first")), schedule)
+    (shop.folder / LATENTS).unlink()
+
+
+def _train_unet(shop: Workshop, name: str, unet: UNet2DConditionModel, schedule: Schedule) -> Iterator[Step]:
     vae = AutoencoderKL.from_pretrained(shop.need("autoencoder")).to(shop.device)
     text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
-    latents = shop.folder / "latents.safetensors"
-    scenes, codes = encode_latents(vae, seed=shop.seed, path=latents, num_scenes=shop.num_scenes)
-    unet, tokenizer = build_unet().to(shop.device), _stock_tokenizer()
+    scenes, codes = encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
+    unet, tokenizer = unet.to(shop.device), _stock_tokenizer()
     pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
     training = train_unet(
         unet,
@@ -150,15 +167,15 @@ def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         scenes,
         codes,
         seed=shop.seed,
-        checkpoints=shop.checkpoints("unet"),
+        checkpoints=shop.checkpoints(name),
         schedule=schedule,
+        first=name == "unet_first",
     )
     for step in training:
         yield step
         if step.step % STEPS_BETWEEN_SAMPLES == 0:
-            save_drawings(pipe, shop.sample("unet", step.step), steps=STEPS, guidance=GUIDANCE)
-    shop.finish("unet", unet.save_pretrained)
-    latents.unlink()
+            save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
+    shop.finish(name, unet.save_pretrained)
 
 
 def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -186,6 +203,7 @@ STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
     "clip_warm_up": (_warm_up, WARM_UP_SCHEDULE),
     "clip": (_clip, CLIP_SCHEDULE),
+    "unet_first": (_first_unet, FIRST_UNET_SCHEDULE),
     "unet": (_unet, UNET_SCHEDULE),
     "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }

@@ -17,9 +17,19 @@ from .autoencoder import LATENT_CHANNELS, pixels_of
 from .clip import LENGTH, WIDTH
 from .texts import base_caption, batch_captions
 
-__all__ = ["NUM_SCENES", "UNET_SCHEDULE", "build_scheduler", "build_unet", "encode_latents", "train_unet"]
+__all__ = [
+    "FIRST_UNET_SCHEDULE",
+    "NUM_SCENES",
+    "UNET_SCHEDULE",
+    "build_scheduler",
+    "build_unet",
+    "encode_latents",
+    "train_unet",
+]
 
-UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
+# Two rounds: after the first, small things are still guessed; a second peak of the rate brings them out.
+FIRST_UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
+UNET_SCHEDULE = Schedule(steps=3900, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998)
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 NUM_SCENES = 32_768
 LATENT_SIZE = 8
@@ -81,14 +91,19 @@ def train_unet(
     *,
     seed: int,
     checkpoints: Path,
-    schedule: Schedule = UNET_SCHEDULE,
+    schedule: Schedule,
+    first: bool,
 ) -> Iterator[Step]:
-    """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens."""
+    """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens.
+
+    Args:
+        first: whether it is the first of the two rounds, which draw other batches.
+    """
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/unet/{step}")
+        rng = random.Random(f"{seed}/unet/{step}" if first else f"{seed}/unet/second/{step}")
         torch.manual_seed(rng.getrandbits(32))
         chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
         drawn = [scenes[index] for index in chosen]
