@@ -29,7 +29,7 @@ __all__ = [
 
 # Two rounds: after the first, small things are still guessed; a second peak of the rate brings them out.
 FIRST_UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
-UNET_SCHEDULE = Schedule(steps=3900, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998)
+UNET_SCHEDULE = Schedule(steps=2600, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998)
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 NUM_SCENES = 32_768
 LATENT_SIZE = 8
