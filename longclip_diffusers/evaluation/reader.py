@@ -19,7 +19,7 @@ from ..positions import CLIP_LENGTH
 from ..storybook.captions import DETAILS, Caption, Sentence, Shares, compose, finish, num_tokens
 from ..storybook.phrases import TRAINING, UNSEEN, Phrases
 from ..storybook.scene import Scene, draw_scene
-from ..storybook.slots import OPENING_SLOTS, SLOT_INDEX, SLOTS
+from ..storybook.slots import MAX_WORDS, OPENING_SLOTS, SLOT_INDEX, SLOTS
 from ..storybook.telling import Draft
 from ..text_encoder import TextEncoder, num_positions
 from .metrics import bootstrap_interval
@@ -29,7 +29,6 @@ __all__ = ["Reader", "Told", "probe_rows", "told_facts", "train_reader", "window
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 500, 64, 4e-3  # about a minute of one core
 NUM_HEADS = 4
-MAX_WORDS = max(len(slot.words) for slot in SLOTS)
 BINS = {"0-20": (0, 20), "20-40": (20, 40), "40-60": (40, 60), "60-77": (60, CLIP_LENGTH)}
 KINDS = ("shared", "owner", "pronoun")
 # References as often as the base's own captions have them, so that reading them is learned as well as details.
@@ -157,7 +156,7 @@ def train_reader(
         scenes = [draw_scene(rng) for _ in range(BATCH_SIZE)]
         captions = [window_caption(scene, rng) for scene in scenes]
         told = [
-            (row, SLOT_INDEX[fact.slot], _word(scene, fact.slot))
+            (row, SLOT_INDEX[fact.slot], scene.index(fact.slot))
             for row, (caption, scene) in enumerate(zip(captions, scenes, strict=True))
             for fact in told_facts(caption)
         ]
@@ -221,10 +220,6 @@ def _columns(fact: Told) -> list[str]:
 def _row(name: str, column: str, hits: Sequence[tuple[int, bool]]) -> Row:
     scenes, found = zip(*hits, strict=True)
     return Row(name, column, float(np.mean(found)), *bootstrap_interval(scenes, found), len(hits))
-
-
-def _word(scene: Scene, slot: str) -> int:
-    return SLOTS[SLOT_INDEX[slot]].words.index(scene[slot])
 
 
 @torch.no_grad()

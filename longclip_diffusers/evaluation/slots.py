@@ -51,7 +51,7 @@ def storybook_zeroshot(
     hits = {}
     for slot in SLOTS:
         classes, _ = class_features(clip, tokenizer, slot_prompts(slot), batch_size)
-        truth = torch.tensor([slot.words.index(scene[slot.name]) for scene in scenes])
+        truth = torch.tensor([scene.index(slot.name) for scene in scenes])
         hits[slot.name] = (match_ranks(images, truth, classes, torch.arange(len(classes))) < 1).numpy()
     groups = {
         "slots": list(hits),

@@ -27,6 +27,7 @@ __all__ = [
     "finish",
     "long_caption",
     "num_tokens",
+    "sentence_ids",
     "short_caption",
 ]
 
@@ -77,9 +78,14 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 @lru_cache(maxsize=100_000)
+def sentence_ids(text: str) -> tuple[int, ...]:
+    """Content ids of one sentence. CLIP's BPE never crosses a space, so sentences' ids joined are the text's ids."""
+    return tuple(_tokenizer()(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+
 def num_tokens(text: str) -> int:
-    """Content tokens of a sentence. CLIP's BPE never crosses a space, so those of a text are its sentences' sum."""
-    return len(_tokenizer()(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+    """Content tokens of a sentence."""
+    return len(sentence_ids(text))
 
 
 def compose(

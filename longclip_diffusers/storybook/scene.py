@@ -20,6 +20,10 @@ class Scene:
     def __getitem__(self, slot: str) -> str:
         return self.words[SLOT_INDEX[slot]]
 
+    def index(self, slot: str) -> int:
+        """Which of the slot's words it is, from 0."""
+        return SLOTS[SLOT_INDEX[slot]].words.index(self[slot])
+
     def shift(self, slot: str) -> tuple[int, int]:
         """How far the thing stands from its usual place, in pixels."""
         return self.shifts[SLOT_INDEX[slot]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["OPENING_SLOTS", "SLOTS", "SLOT_INDEX", "Box", "Look", "Rgb", "Slot"]
+__all__ = ["MAX_WORDS", "OPENING_SLOTS", "SLOTS", "SLOT_INDEX", "Box", "Look", "Rgb", "Slot"]
 
 Rgb = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -99,12 +99,15 @@ class Slot:
         return tuple(self.looks)
 
 
-def _coloured(name: str, nouns: tuple[str, ...], place: str, core: Box, colours: Mapping[str, Rgb] = PAINT) -> Slot:
-    return Slot(name, "colour", nouns, place, {word: (paint,) for word, paint in colours.items()}, (core,))
-
-
-def _kind(name: str, nouns: tuple[str, ...], place: str, core: Box, kinds: Mapping[str, Rgb]) -> Slot:
-    return Slot(name, "kind", nouns, place, {word: (paint,) for word, paint in kinds.items()}, (core,))
+def _painted(
+    name: str,
+    nouns: tuple[str, ...],
+    place: str,
+    core: Box,
+    paints: Mapping[str, Rgb] = PAINT,
+    trait: Trait = "colour",
+) -> Slot:
+    return Slot(name, trait, nouns, place, {word: (paint,) for word, paint in paints.items()}, (core,))
 
 
 def _count(name: str, nouns: tuple[str, ...], place: str, cores: tuple[Box, ...], paint: Rgb, behind: str) -> Slot:
@@ -117,27 +120,27 @@ def _count(name: str, nouns: tuple[str, ...], place: str, cores: tuple[Box, ...]
 
 
 SLOTS: tuple[Slot, ...] = (
-    _coloured("sky", ("sky",), "overhead", (58, 20, 84, 34), SKY),
-    _coloured("hills", ("hills",), "far away", (86, 50, 104, 56), HILLS),
-    _coloured("meadow", ("meadow",), "all around", (1, 100, 9, 122), MEADOW),
-    _coloured("sea", ("sea",), "in the bay", (104, 76, 126, 82), SEA),
-    _coloured("roof", ("roof",), "on top of the house", (18, 44, 44, 53)),
-    _coloured("wall", ("wall",), "of the little house", (36, 86, 51, 92)),
-    _coloured("door", ("door",), "under the porch", (19, 71, 28, 90)),
-    _coloured("curtain", ("curtain",), "behind the window", (38, 69, 49, 79)),
-    _coloured("balloon", ("balloon",), "high in the air", (19, 9, 33, 24)),
-    _coloured("kite", ("kite",), "on a long string", (96, 12, 104, 24)),
-    _coloured("lighthouse", ("lighthouse", "tower"), "at the end of the land", (112, 46, 119, 66)),
-    _coloured("tree", ("tree",), "beside the house", (59, 49, 73, 65)),
-    _coloured("large_boat", ("larger boat",), "on the left", (82, 82, 98, 88)),
-    _coloured("small_boat", ("smaller boat",), "on the right", (110, 87, 122, 92)),
-    _coloured("sail", ("sail",), "on the mast", (90, 65, 96, 76)),
-    _coloured("path", ("path",), "to the house", (19, 102, 29, 124)),
-    _coloured("fence", ("fence",), "along the garden", (42, 97, 66, 105)),
-    _coloured("ball", ("ball",), "on the grass", (108, 97, 117, 105)),
-    _coloured("blanket", ("blanket",), "for the picnic", (80, 116, 98, 124)),
-    _kind("animal", ("animal",), "in the corner", (112, 114, 120, 123), ANIMALS),
-    _kind("fruit", ("basket",), "in the basket", (81, 97, 93, 103), FRUITS),
+    _painted("sky", ("sky",), "overhead", (58, 20, 84, 34), SKY),
+    _painted("hills", ("hills",), "far away", (86, 50, 104, 56), HILLS),
+    _painted("meadow", ("meadow",), "all around", (1, 100, 9, 122), MEADOW),
+    _painted("sea", ("sea",), "in the bay", (104, 76, 126, 82), SEA),
+    _painted("roof", ("roof",), "on top of the house", (18, 44, 44, 53)),
+    _painted("wall", ("wall",), "of the little house", (36, 86, 51, 92)),
+    _painted("door", ("door",), "under the porch", (19, 71, 28, 90)),
+    _painted("curtain", ("curtain",), "behind the window", (38, 69, 49, 79)),
+    _painted("balloon", ("balloon",), "high in the air", (19, 9, 33, 24)),
+    _painted("kite", ("kite",), "on a long string", (96, 12, 104, 24)),
+    _painted("lighthouse", ("lighthouse", "tower"), "at the end of the land", (112, 46, 119, 66)),
+    _painted("tree", ("tree",), "beside the house", (59, 49, 73, 65)),
+    _painted("large_boat", ("larger boat",), "on the left", (82, 82, 98, 88)),
+    _painted("small_boat", ("smaller boat",), "on the right", (110, 87, 122, 92)),
+    _painted("sail", ("sail",), "on the mast", (90, 65, 96, 76)),
+    _painted("path", ("path",), "to the house", (19, 102, 29, 124)),
+    _painted("fence", ("fence",), "along the garden", (42, 97, 66, 105)),
+    _painted("ball", ("ball",), "on the grass", (108, 97, 117, 105)),
+    _painted("blanket", ("blanket",), "for the picnic", (80, 116, 98, 124)),
+    _painted("animal", ("animal",), "in the corner", (112, 114, 120, 123), ANIMALS, "kind"),
+    _painted("fruit", ("basket",), "in the basket", (81, 97, 93, 103), FRUITS, "kind"),
     _count("clouds", ("cloud",), "up there", ((44, 5, 50, 11), (59, 5, 65, 11), (74, 5, 80, 11)), CLOUD, "sky"),
     _count(
         "flowers",
@@ -151,6 +154,7 @@ SLOTS: tuple[Slot, ...] = (
     Slot("chimney", "switch", ("chimney",), "above", {"smoking": (SMOKE,), "cold": ("sky",)}, ((42, 20, 50, 26),)),
 )
 SLOT_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
+MAX_WORDS = max(len(slot.words) for slot in SLOTS)
 
 # Told in a caption's first sentence, as a short caption tells what dominates a picture.
 OPENING_SLOTS = ("sky", "hills", "meadow", "sea")

@@ -14,8 +14,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from longclip_diffusers.cli import longgen
-
 SHORT = "a red roof. "
 LONG = SHORT * 40  # 360 byte tokens: two windows of 248
 SEED = 5
@@ -34,20 +32,8 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs longgen in an empty folder; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    def run(*arguments):
-        try:
-            code = longgen.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def run(run_longgen):
+    return run_longgen
 
 
 def options_of(models, family):

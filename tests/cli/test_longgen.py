@@ -14,7 +14,7 @@ from folders import GUIDANCE, STEPS, miniature, stock_model
 from PIL import Image
 
 from longclip_diffusers import StableDiffusionLongPipeline
-from longclip_diffusers.cli import longgen, settings
+from longclip_diffusers.cli import settings
 from longclip_diffusers.errors import LongClipError
 
 SHORT = "a red roof. "
@@ -28,21 +28,10 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
-    """Runs longgen in an empty folder with the toy model; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def run(model, monkeypatch, run_longgen):
+    """Draws with the toy model."""
     monkeypatch.setenv("LONGGEN_MODEL", str(model))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    def run(*arguments):
-        try:
-            code = longgen.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return run_longgen
 
 
 def pixels(path):

@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ...storybook.phrases import FIRST, TRAINING
 from ...storybook.scene import Scene, draw_scene
-from ...storybook.slots import SLOTS
+from ...storybook.slots import MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
 from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
@@ -39,7 +39,6 @@ CLIP_SCHEDULE = Schedule(steps=2400, batch_size=64, learning_rate=1e-3, warmup=1
 WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
-MAX_WORDS = max(len(slot.words) for slot in SLOTS)
 FILLED_FROM = 0.2  # share of the steps after which captions fill the 77 tokens
 STEPS_UNTIL, STEPS_FADE = 0.75, 0.25  # when the heads of the steps to a reference are gone, and over which share
 CONTRASTIVE_FROM = 0.5  # share of the steps before the contrastive loss joins
@@ -175,7 +174,7 @@ class _Pool:
 
 
 def _truth(scenes: list[Scene]) -> Tensor:
-    return torch.tensor([[slot.words.index(scene[slot.name]) for slot in SLOTS] for scene in scenes])
+    return torch.tensor([[scene.index(slot.name) for slot in SLOTS] for scene in scenes])
 
 
 def train_clip(

@@ -4,13 +4,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ...storybook.captions import DETAILS, Caption, Shares, chapter, compose, finish
+from ...storybook.captions import DETAILS, Caption, Shares, chapter, compose, finish, sentence_ids
 from ...storybook.phrases import OWNERS, TRAINING, Phrases
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOT_INDEX, SLOTS
@@ -42,12 +41,6 @@ def base_caption(
             drafts.append(teller.story())
         drafts += passage
     return finish(drafts)
-
-
-@lru_cache(maxsize=100_000)
-def sentence_ids(text: str, tokenizer: CLIPTokenizer) -> tuple[int, ...]:
-    """Content ids of one sentence. CLIP's BPE never crosses a space, so sentences' ids joined are the text's ids."""
-    return tuple(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
 # Where in a text something is known: a sentence that tells a slot by itself, the words that name another slot, a
@@ -91,22 +84,18 @@ def batch_captions(
         for sentence in caption.sentences:
             told = []
             if sentence.cue:
-                position = len(tokens) + len(sentence_ids(sentence.cue, tokenizer)) - 1
+                position = len(tokens) + len(sentence_ids(sentence.cue)) - 1
                 # The antecedent of a shared colour tells it; that of an owner only introduces the thing.
                 known = sentence.antecedent is not None and caption.sentences[sentence.antecedent].slots
-                word = _word(scene, sentence.subject) if known else -1
+                word = scene.index(sentence.subject) if known else -1
                 told.append((row, position, SLOT_INDEX[sentence.subject], word, CUE))
-            tokens += sentence_ids(sentence.text, tokenizer)
+            tokens += sentence_ids(sentence.text)
             place = DIRECT if sentence.antecedent is None else REFERENCE
-            told += [(row, len(tokens) - 1, SLOT_INDEX[name], _word(scene, name), place) for name in sentence.slots]
+            told += [(row, len(tokens) - 1, SLOT_INDEX[name], scene.index(name), place) for name in sentence.slots]
             facts += [fact for fact in told if fact[1] < length - 1]
         tokens = [*tokens[: length - 1], tokenizer.eos_token_id]
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return TextBatch(ids, *torch.tensor(facts).reshape(-1, 5).T)
-
-
-def _word(scene: Scene, slot: str) -> int:
-    return SLOTS[SLOT_INDEX[slot]].words.index(scene[slot])
 
 
 class CompactVocabulary:
@@ -123,7 +112,7 @@ class CompactVocabulary:
         counts: Counter[int] = Counter()
         for _ in range(self.CAPTIONS):
             for sentence in chapter(draw_scene(rng), rng, length=350, phrases=phrases).sentences:
-                counts.update(sentence_ids(sentence.text, tokenizer))
+                counts.update(sentence_ids(sentence.text))
         frequent = sorted(token for token, count in counts.items() if count >= self.MINIMUM)
         # bos, eos, then the shared row of all other tokens
         self.own = torch.tensor([*frequent, tokenizer.bos_token_id, tokenizer.eos_token_id])
@@ -133,7 +122,7 @@ class CompactVocabulary:
         needed = {*OWNERS, "it", "its", ".", "and", *(word for slot in SLOTS for word in (*slot.nouns, *slot.words))}
         needed |= {f"{noun}s" for slot in SLOTS for noun in slot.nouns}
         self._needed = torch.zeros(self.size, dtype=torch.bool)
-        self._needed[self._number[[token for text in needed for token in sentence_ids(text, tokenizer)]]] = True
+        self._needed[self._number[[token for text in needed for token in sentence_ids(text)]]] = True
         self._needed[-3:] = True  # start, end, and what is hidden already
 
     @property
