@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from ...checkpoints import load_clip, load_text_encoder
@@ -20,6 +21,7 @@ from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
 from ...positions import CLIP_LENGTH
 from ...storybook.phrases import FIRST
+from ...storybook.scene import Scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder
 from ...tokenizer import load_tokenizer
 from ..finetune import fine_tune
@@ -27,24 +29,24 @@ from ..loop import Schedule, Step
 from ..recipe import PRESETS, read_recipe
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
 from .clip import CLIP_SCHEDULE, WARM_UP_SCHEDULE, build_clip, expand_clip, shrink_clip, train_clip
+from .latents import LATENT_READER_SCHEDULE, NUM_SCENES, LatentReader, encode_latents, train_latent_reader
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary
-from .unet import (
-    FIRST_UNET_SCHEDULE,
-    NUM_SCENES,
-    UNET_SCHEDULE,
-    build_scheduler,
-    build_unet,
-    encode_latents,
-    train_unet,
-)
+from .unet import ROUNDS, build_scheduler, build_unet, train_unet
 
 __all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
-WAVES = (("autoencoder", "clip_warm_up"), ("clip",), ("unet_first", "longclip"), ("unet",))
+WAVES = (
+    ("autoencoder", "clip_warm_up"),
+    ("clip",),
+    ("unet_first", "longclip"),
+    ("unet_second", "latent_reader"),
+    ("unet",),
+)
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 LATENTS = "latents.safetensors"
+LATENT_READER = "reader.safetensors"
 # Written to the training log and kept beside the bundled model.
 STEPS_BETWEEN_LOGS = 50
 # What `longgen` draws the miniature with unless told otherwise.
@@ -145,37 +147,63 @@ def _train_clip(
     shop.finish(name, expand_clip(clip, vocabulary, _stock_tokenizer()).save_pretrained)
 
 
-def _first_unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    yield from _train_unet(shop, "unet_first", build_unet(), schedule)
+def _vae(shop: Workshop) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(shop.need("autoencoder")).to(shop.device)
 
 
-def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    yield from _train_unet(shop, "unet", UNet2DConditionModel.from_pretrained(shop.need("unet_first")), schedule)
-    (shop.folder / LATENTS).unlink()
+def _latents(shop: Workshop, vae: AutoencoderKL) -> tuple[list[Scene], torch.Tensor]:
+    return encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
 
 
-def _train_unet(shop: Workshop, name: str, unet: UNet2DConditionModel, schedule: Schedule) -> Iterator[Step]:
-    vae = AutoencoderKL.from_pretrained(shop.need("autoencoder")).to(shop.device)
-    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
-    scenes, codes = encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
-    unet, tokenizer = unet.to(shop.device), _stock_tokenizer()
-    pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
-    training = train_unet(
-        unet,
-        text_encoder,
-        tokenizer,
-        scenes,
-        codes,
-        seed=shop.seed,
-        checkpoints=shop.checkpoints(name),
-        schedule=schedule,
-        first=name == "unet_first",
-    )
-    for step in training:
-        yield step
-        if step.step % STEPS_BETWEEN_SAMPLES == 0:
-            save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
-    shop.finish(name, unet.save_pretrained)
+def _latent_reader(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    reader, checkpoints = LatentReader().to(shop.device), shop.checkpoints("latent_reader")
+    scenes, codes = _latents(shop, _vae(shop))
+    yield from train_latent_reader(reader, scenes, codes, seed=shop.seed, checkpoints=checkpoints, schedule=schedule)
+
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        save_file(reader.state_dict(), folder / LATENT_READER)
+
+    shop.finish("latent_reader", save)
+
+
+def _load_latent_reader(shop: Workshop) -> LatentReader:
+    reader = LatentReader()
+    reader.load_state_dict(load_file(shop.need("latent_reader") / LATENT_READER))
+    return reader.to(shop.device).requires_grad_(False)
+
+
+def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
+    number = list(ROUNDS).index(name)
+    before, is_last = list(ROUNDS)[number - 1] if number else None, number == len(ROUNDS) - 1
+
+    def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+        unet = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else build_unet()
+        vae = _vae(shop)
+        text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
+        scenes, codes = _latents(shop, vae)
+        unet, tokenizer = unet.to(shop.device), _stock_tokenizer()
+        pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
+        training = train_unet(
+            unet,
+            text_encoder,
+            tokenizer,
+            scenes,
+            codes,
+            seed=f"{shop.seed}/unet{('', '/second', '/third')[number]}",
+            checkpoints=shop.checkpoints(name),
+            schedule=schedule,
+            reader=_load_latent_reader(shop) if is_last else None,
+        )
+        for step in training:
+            yield step
+            if step.step % STEPS_BETWEEN_SAMPLES == 0:
+                save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
+        shop.finish(name, unet.save_pretrained)
+        if is_last:
+            (shop.folder / LATENTS).unlink()
+
+    return train
 
 
 def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -203,8 +231,8 @@ STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
     "clip_warm_up": (_warm_up, WARM_UP_SCHEDULE),
     "clip": (_clip, CLIP_SCHEDULE),
-    "unet_first": (_first_unet, FIRST_UNET_SCHEDULE),
-    "unet": (_unet, UNET_SCHEDULE),
+    "latent_reader": (_latent_reader, LATENT_READER_SCHEDULE),
+    **{name: (_unet_round(name), schedule) for name, schedule in ROUNDS.items()},
     "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }
 

@@ -1,38 +1,39 @@
-"""Stage 3: the UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions."""
+"""Stage 3: the UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions.
+
+In rounds. Large things are bound to their words in the first, small ones hardly: they are a thousandth of the squared
+error, and where most of a picture is not told, almost all of that is chance. The last round has a caption's own facts
+weigh more: the error where they are seen, and what a reader of latents makes of the picture predicted.
+"""
 
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...storybook.captions import Caption
-from ...storybook.scene import Scene, draw_scene
+from ...storybook.scene import Scene
 from ..loop import Schedule, Step, optimise
-from .autoencoder import LATENT_CHANNELS, pixels_of
+from .autoencoder import LATENT_CHANNELS
 from .clip import LENGTH, WIDTH
-from .texts import base_caption, batch_captions
+from .latents import LATENT_SIZE, LatentReader, told_cells
+from .texts import CUE, base_caption, batch_captions
 
-__all__ = [
-    "FIRST_UNET_SCHEDULE",
-    "NUM_SCENES",
-    "UNET_SCHEDULE",
-    "build_scheduler",
-    "build_unet",
-    "encode_latents",
-    "train_unet",
-]
+__all__ = ["ROUNDS", "build_scheduler", "build_unet", "train_unet"]
 
-# Two rounds: after the first, small things are still guessed; a second peak of the rate brings them out.
-FIRST_UNET_SCHEDULE = Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998)
-UNET_SCHEDULE = Schedule(steps=2600, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998)
+# By the name of its stage. Each starts from the averaged weights of the one before, at a new peak of the rate.
+ROUNDS = {
+    "unet_first": Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998),
+    "unet_second": Schedule(steps=2600, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998),
+    "unet": Schedule(steps=4000, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998),
+}
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
-NUM_SCENES = 32_768
-LATENT_SIZE = 8
+TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
+READER_WEIGHT = 0.1  # of the latent reader's cross-entropy
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -65,23 +66,6 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def encode_latents(vae: AutoencoderKL, *, seed: int, path: Path, num_scenes: int) -> tuple[list[Scene], Tensor]:
-    """`num_scenes` scenes and their latents (S, 12, 8, 8) at unit variance, fp16; read from `path` where it exists."""
-    rng = random.Random(f"{seed}/unet/scenes")
-    scenes = [draw_scene(rng) for _ in range(num_scenes)]
-    if not path.is_file():
-        parts = []
-        for start in range(0, num_scenes, 64):
-            pixels = pixels_of(scenes[start : start + 64]).to(vae.device)
-            with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
-                parts.append(vae.encode(pixels).latent_dist.mean.float().cpu())
-        unfinished = path.with_suffix(".unfinished")
-        latents = (torch.cat(parts) * vae.config.scaling_factor).half().contiguous()
-        save_file({"latents": latents}, unfinished)
-        unfinished.replace(path)
-    return scenes, load_file(path)["latents"]
-
-
 def train_unet(
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
@@ -89,21 +73,22 @@ def train_unet(
     scenes: list[Scene],
     latents: Tensor,
     *,
-    seed: int,
+    seed: str,
     checkpoints: Path,
     schedule: Schedule,
-    first: bool,
+    reader: LatentReader | None = None,
 ) -> Iterator[Step]:
     """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens.
 
     Args:
-        first: whether it is the first of the two rounds, which draw other batches.
+        seed: of the batches; each round has its own.
+        reader: has a caption's own facts weigh more, as the last round does.
     """
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/unet/{step}" if first else f"{seed}/unet/second/{step}")
+        rng = random.Random(f"{seed}/{step}")
         torch.manual_seed(rng.getrandbits(32))
         chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
         drawn = [scenes[index] for index in chosen]
@@ -116,7 +101,16 @@ def train_unet(
         # The larger of two draws: what a picture shows is decided in its noisiest steps.
         timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0).to(unet.device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        target = scheduler.get_velocity(clean, noise, timesteps)
-        return torch.nn.functional.mse_loss(unet(noisy, timesteps, states).sample, target)
+        velocity = unet(noisy, timesteps, states).sample
+        error = (velocity - scheduler.get_velocity(clean, noise, timesteps)).square().mean(dim=1)
+        if reader is None:
+            return error.mean()
+        # The weight depends on the caption alone, so it moves no optimum.
+        weight = 1 + TOLD_WEIGHT * told_cells(batch).to(error)
+        signal = scheduler.alphas_cumprod.to(error)[timesteps][:, None, None, None]
+        predicted = signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
+        told = batch.only(batch.places != CUE).to(unet.device)
+        misread = cross_entropy(reader(predicted)[told.rows, told.slots], told.words)
+        return (error * weight).mean() / (1 + TOLD_WEIGHT / 10) + READER_WEIGHT * misread
 
     yield from optimise(unet, loss_of, schedule, checkpoints)
