@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import LongClipError
 from .checkpointing import Checkpoints, State
+from .distributed import average, average_gradients, rank
 
 __all__ = ["Schedule", "Step", "optimise", "optimise_state", "prepare_state"]
 
@@ -112,14 +113,18 @@ def optimise_state(
 
 
 def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Schedule, folder: Path) -> Iterator[Step]:
-    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints."""
+    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints.
+
+    Several processes train one module: each computes its share of the loss, whose mean is the loss.
+    """
 
     def backward(step: int) -> dict[str, float]:
         loss = loss_of(step)
         loss.backward()
-        return {"loss": loss.item()}
+        average_gradients(module.parameters())
+        return {"loss": average([loss.item()])[0]}
 
     checkpoints = Checkpoints(folder)
     state = prepare_state(module, schedule)
     checkpoints.restore(state)
-    yield from optimise_state(state, backward, schedule, checkpoints)
+    yield from optimise_state(state, backward, schedule, checkpoints, writes=rank() == 0)

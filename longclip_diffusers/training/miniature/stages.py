@@ -24,6 +24,7 @@ from ...storybook.phrases import FIRST
 from ...storybook.scene import Scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder
 from ...tokenizer import load_tokenizer
+from ..distributed import any_process, rank
 from ..finetune import fine_tune
 from ..loop import Schedule, Step
 from ..recipe import PRESETS, read_recipe
@@ -34,7 +35,7 @@ from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary
 from .unet import ROUNDS, build_scheduler, build_unet, train_unet
 
-__all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
+__all__ = ["SHARED", "STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
 WAVES = (
     ("autoencoder", "clip_warm_up"),
@@ -43,6 +44,8 @@ WAVES = (
     ("unet_second", "latent_reader"),
     ("unet",),
 )
+# Stages whose batches several processes can share.
+SHARED = frozenset(ROUNDS)
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 LATENTS = "latents.safetensors"
@@ -89,7 +92,9 @@ class Workshop:
         return self.stage(name)
 
     def finish(self, name: str, save: Callable[[Path], object]) -> None:
-        """Let `save` write the stage's folder whole or not at all, then drop its checkpoints."""
+        """Let `save` write the stage's folder whole or not at all, then drop its checkpoints; one process does."""
+        if rank() > 0:
+            return
         unfinished = self.folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
@@ -152,7 +157,12 @@ def _vae(shop: Workshop) -> AutoencoderKL:
 
 
 def _latents(shop: Workshop, vae: AutoencoderKL) -> tuple[list[Scene], torch.Tensor]:
-    return encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
+    if rank() > 0:
+        any_process(False)  # waits until the first has written them
+    found = encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
+    if rank() == 0:
+        any_process(False)
+    return found
 
 
 def _latent_reader(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -197,10 +207,10 @@ def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
         )
         for step in training:
             yield step
-            if step.step % STEPS_BETWEEN_SAMPLES == 0:
+            if step.step % STEPS_BETWEEN_SAMPLES == 0 and rank() == 0:
                 save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
         shop.finish(name, unet.save_pretrained)
-        if is_last:
+        if is_last and rank() == 0:
             (shop.folder / LATENTS).unlink()
 
     return train
@@ -240,6 +250,8 @@ STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule
 def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> Iterator[Step]:
     """Run one stage to its end, yielding its steps; yields nothing where it was finished before.
 
+    Several processes (`distributed`) may run one of `SHARED` together; the first of them writes.
+
     Raises:
         LongClipError: an unknown stage, one whose forerunners are not finished, or a loss that became NaN.
     """
@@ -252,7 +264,7 @@ def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> It
     torch.manual_seed(shop.seed)
     schedule = schedule or default
     for step in train(shop, schedule):
-        if step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps:
+        if rank() == 0 and (step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps):
             with shop.log(name).open("a") as log:
                 entry = {"stage": name, "step": step.step, "loss": step.loss, "learning_rate": step.learning_rate}
                 log.write(json.dumps(entry) + "\n")

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...storybook.captions import Caption
 from ...storybook.scene import Scene
+from ..distributed import num_processes, rank
 from ..loop import Schedule, Step, optimise
 from .autoencoder import LATENT_CHANNELS
 from .clip import LENGTH, WIDTH
@@ -94,23 +95,28 @@ def train_unet(
         drawn = [scenes[index] for index in chosen]
         captions = [Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
-        with torch.no_grad():
-            states = text_encoder(batch.ids.to(unet.device)).last_hidden_state
-        clean = latents[chosen].float().to(unet.device)
-        noise = torch.randn(clean.shape).to(unet.device)
+        clean = latents[chosen].float()
+        noise = torch.randn(clean.shape)
         # The larger of two draws: what a picture shows is decided in its noisiest steps.
-        timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0).to(unet.device)
+        timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0)
+        # All that is random is drawn for the whole batch, so that a batch shared by several processes is the same.
+        share = slice(*(len(chosen) * number // num_processes() for number in (rank(), rank() + 1)))
+        clean, noise, timesteps = (part[share].to(unet.device) for part in (clean, noise, timesteps))
+        with torch.no_grad():
+            states = text_encoder(batch.ids[share].to(unet.device)).last_hidden_state
         noisy = scheduler.add_noise(clean, noise, timesteps)
         velocity = unet(noisy, timesteps, states).sample
         error = (velocity - scheduler.get_velocity(clean, noise, timesteps)).square().mean(dim=1)
         if reader is None:
             return error.mean()
         # The weight depends on the caption alone, so it moves no optimum.
-        weight = 1 + TOLD_WEIGHT * told_cells(batch).to(error)
+        weight = 1 + TOLD_WEIGHT * told_cells(batch)[share].to(error)
         signal = scheduler.alphas_cumprod.to(error)[timesteps][:, None, None, None]
         predicted = signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
-        told = batch.only(batch.places != CUE).to(unet.device)
-        misread = cross_entropy(reader(predicted)[told.rows, told.slots], told.words)
+        told = batch.only(batch.places != CUE)
+        here = told.only((told.rows >= share.start) & (told.rows < share.stop)).to(unet.device)
+        misread = cross_entropy(reader(predicted)[here.rows - share.start, here.slots], here.words, reduction="sum")
+        misread = misread * num_processes() / len(told.rows)
         return (error * weight).mean() / (1 + TOLD_WEIGHT / 10) + READER_WEIGHT * misread
 
     yield from optimise(unet, loss_of, schedule, checkpoints)
