@@ -114,12 +114,12 @@ def num_rows(plans: Sequence[WindowPlan], *, window: int) -> int:
     """L for all texts of one call, positive and negative together.
 
     77 (or `window`, where that is less) if every text fits it: the length a UNet was trained with. Otherwise as many
-    whole windows as the longest text has. Context windows share one BOS and EOS, so no whole windows remain of them:
-    L is then the smallest multiple of 77 that holds every text.
+    whole windows as the longest text has. Several context windows share one BOS and EOS, so no whole windows remain of
+    them: L is then the smallest multiple of 77 that holds every text.
     """
     short = min(CLIP_LENGTH, window)
     plans = [reading for plan in plans for reading in plan.readings]
-    if plans[0].context != "none":
+    if plans[0].context != "none" and any(len(plan.windows) > 1 for plan in plans):
         most = max(sum(len(each.own_ids) for each in plan.windows) + 2 for plan in plans)
         return -(-most // short) * short
     if all(len(plan.windows) == 1 and len(plan.windows[0].ids) <= short for plan in plans):

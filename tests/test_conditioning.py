@@ -114,6 +114,17 @@ def test_context_rows_are_topped_up_with_the_padding_of_the_empty_text(tokenizer
     torch.testing.assert_close(embeds[1, 77:], filler[: embeds.shape[1] - 77], **ROUNDING)
 
 
+@pytest.mark.parametrize("num_tokens", [0, 3, 75, 76, 200, 246])
+def test_with_a_long_encoder_what_fits_one_window_is_the_same_with_context_and_without(
+    num_tokens, tokenizer, long_encoder
+):
+    text = "x " * num_tokens
+    plain, related = (
+        encode_long_prompt(text, tokenizer, long_encoder, context=context).embeds for context in ("none", "related")
+    )
+    assert torch.equal(plain, related)
+
+
 def test_context_changes_late_rows_and_leaves_short_prompts_alone(tokenizer, encoder):
     assert torch.equal(
         encode_long_prompt("a cat", tokenizer, encoder, context="related").embeds,
