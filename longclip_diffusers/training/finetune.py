@@ -61,7 +61,7 @@ def fine_tune(recipe: Recipe, *, device: str = "cpu") -> Iterator[Step | Evaluat
     run = Run.open(recipe, torch.device(device))
     claim_folder(run.folder, recipe)
     any_process(False)  # the others go on when the folder is the first one's
-    if recipe.freeze_vision and recipe.uses_images:
+    if recipe.freeze_vision and recipe.first_contrastive_step <= recipe.steps:
         run.keep_features()
     yield from run.steps()
 
@@ -119,8 +119,9 @@ class Run:
 
     def keep_features(self) -> None:
         """Compute the frozen vision tower's features of all pictures to come, and open no picture from here on."""
+        steps = range(self.recipe.first_contrastive_step, self.recipe.steps + 1)
         self.features = FrozenFeatures.compute(
-            self.subject.clip, self.processor, self.data, self.order, self.recipe.steps, self.folder
+            self.subject.clip, self.processor, self.data, self.order, steps, self.folder
         )
         self.data = self.features.view(self.data)
 

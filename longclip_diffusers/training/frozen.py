@@ -35,9 +35,9 @@ class FrozenFeatures:
 
     @classmethod
     def compute(
-        cls, clip: CLIPModel, processor: Any, data: TextImageData, order: BatchOrder, steps: int, folder: Path
+        cls, clip: CLIPModel, processor: Any, data: TextImageData, order: BatchOrder, steps: range, folder: Path
     ) -> "FrozenFeatures":
-        """Features of all samples that this process meets in `steps` steps; read from `folder` where they lie there.
+        """Features of all samples that this process meets in these steps; read from `folder` where they lie there.
 
         Raises:
             LongClipError: none of the pictures can be read.
@@ -74,10 +74,10 @@ class FrozenFeatures:
         return _WithFeatures(data, self._row)
 
 
-def _wanted(order: BatchOrder, steps: int) -> list[int]:
-    if steps >= order.steps_per_epoch:  # later epochs shuffle every sample into every process
+def _wanted(order: BatchOrder, steps: range) -> list[int]:
+    if steps[-1] >= order.steps_per_epoch:  # later epochs shuffle every sample into every process
         return list(range(order.num_samples))
-    return sorted({index for step in range(1, steps + 1) for index in order.indices(step)})
+    return sorted({index for step in steps for index in order.indices(step)})
 
 
 class _WithFeatures(TextImageData):

@@ -173,6 +173,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # components.
     "storybook": {
         "objective": "both",
+        "freeze_vision": True,  # else it forgets what its pictures were called (zero-shot)
         "steps": 1300,
         "anchor_share": 0.7,
         "batch_size": 32,

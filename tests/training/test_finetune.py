@@ -123,6 +123,14 @@ def test_a_frozen_vision_tower_gives_the_same_losses_from_kept_features(recipe, 
     assert features["features"].shape == (4 * 8, 24)
 
 
+@pytest.mark.parametrize(("share", "num_steps"), [(0.25, 3), (1.0, 0)])
+def test_kept_features_are_of_the_steps_that_look_at_pictures(recipe, share, num_steps):
+    steps = run(replace(recipe, objective="both", anchor_batch=4, anchor_share=share, freeze_vision=True))
+    assert sum(step.measured["loss_long"] is not None for step in steps) == num_steps
+    files = list(Path(recipe.output).glob("image_features*"))
+    assert sum(len(load_file(file)["indices"]) for file in files) == num_steps * 8
+
+
 @pytest.mark.parametrize(
     "change",
     [{"label_smoothing": 0.1}, {"margin": 0.5}, {"captions": "debias"}, {"captions": "sub"}, {"components": 0}],
