@@ -30,6 +30,6 @@ def test_train_leaves_a_model_and_finds_its_stages_again(tmp_path, monkeypatch, 
     finished, shared = tmp_path / "work" / "unet", tmp_path / "shared"
     finished.rename(shared)  # two processes trained it; one does the same
     assert main(["storybook", "train", "--output", str(tmp_path / "third"), *work, "--jobs", "1"]) == 0
-    weights = (load_file(folder / UNET) for folder in (finished.with_name("unet_second"), finished, shared))
+    weights = (load_file(folder / UNET) for folder in (finished.with_name("unet_third"), finished, shared))
     for (name, start), one, two in zip(*(each.items() for each in weights), strict=True):
         assert (two[1] - one[1]).norm() <= 0.02 * (one[1] - start).norm(), name

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ...storybook.phrases import FIRST, TRAINING
+from ...storybook.phrases import FIRST, SECOND, TRAINING, Phrases
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
@@ -24,9 +24,8 @@ from .autoencoder import pixels_of
 from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
 
 __all__ = [
-    "CLIP_SCHEDULE",
     "LENGTH",
-    "WARM_UP_SCHEDULE",
+    "ROUNDS",
     "WIDTH",
     "build_clip",
     "expand_clip",
@@ -34,8 +33,12 @@ __all__ = [
     "train_clip",
 ]
 
-WARM_UP_SCHEDULE = Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100)
-CLIP_SCHEDULE = Schedule(steps=2400, batch_size=64, learning_rate=1e-3, warmup=100)
+# By the name of its stage: how long, and in which phrases. Each round starts from the weights of the one before.
+ROUNDS: dict[str, tuple[Schedule, Phrases]] = {
+    "clip_warm_up": (Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100), FIRST),
+    "clip_second": (Schedule(steps=2400, batch_size=64, learning_rate=1e-3, warmup=100), SECOND),
+    "clip": (Schedule(steps=1500, batch_size=64, learning_rate=1e-3, warmup=100), TRAINING),
+}
 WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
@@ -184,21 +187,22 @@ def train_clip(
     *,
     seed: int,
     checkpoints: Path,
-    warm_up: bool,
+    name: str,
     schedule: Schedule,
 ) -> Iterator[Step]:
     """Train both towers in place on scenes and their captions, cut at 77 tokens.
 
     Args:
-        warm_up: few phrases, captions of a few sentences before those that fill 77 tokens, the contrastive loss in the
-            second half. Else: all phrases of training, blurred, and all losses from the start.
+        name: of the round. In the first captions of a few sentences come before those that fill 77 tokens, and the
+            contrastive loss joins in the second half; the others have blurred captions and all losses from the start.
     """
     model = _WarmUp(clip)
     pool = _Pool(min(NUM_SCENES, schedule.steps * schedule.batch_size), seed)
-    phrases = FIRST if warm_up else TRAINING
+    warm_up, phrases = name == "clip_warm_up", ROUNDS[name][1]
+    batches = {"clip_warm_up": "clip", "clip_second": "clip/phrases"}.get(name, "clip/more")
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/clip/{step}" if warm_up else f"{seed}/clip/phrases/{step}")
+        rng = random.Random(f"{seed}/{batches}/{step}")
         progress = step / schedule.steps
         # Few sentences first, so that facts are learned before positions.
         max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM))) if warm_up else MAX_DETAILS

@@ -6,7 +6,7 @@ interrupted goes on from its checkpoints. Stages of one wave do not need each ot
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ...checkpoints import load_clip, load_text_encoder
 from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
 from ...positions import CLIP_LENGTH
-from ...storybook.phrases import FIRST
 from ...storybook.scene import Scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder
 from ...tokenizer import load_tokenizer
@@ -28,24 +27,24 @@ from ..distributed import any_process, rank
 from ..finetune import fine_tune
 from ..loop import Schedule, Step
 from ..recipe import PRESETS, read_recipe
+from . import clip, unet
 from .autoencoder import AUTOENCODER_SCHEDULE, build_autoencoder, train_autoencoder
-from .clip import CLIP_SCHEDULE, WARM_UP_SCHEDULE, build_clip, expand_clip, shrink_clip, train_clip
 from .latents import LATENT_READER_SCHEDULE, NUM_SCENES, LatentReader, encode_latents, train_latent_reader
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary
-from .unet import ROUNDS, build_scheduler, build_unet, train_unet
 
 __all__ = ["SHARED", "STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
 WAVES = (
     ("autoencoder", "clip_warm_up"),
-    ("clip",),
-    ("unet_first", "longclip"),
-    ("unet_second", "latent_reader"),
+    ("clip_second",),
+    ("unet_first", "clip"),
+    ("unet_second", "longclip", "latent_reader"),
+    ("unet_third",),
     ("unet",),
 )
 # Stages whose batches several processes can share.
-SHARED = frozenset(ROUNDS)
+SHARED = frozenset(unet.ROUNDS)
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 LATENTS = "latents.safetensors"
@@ -109,7 +108,7 @@ def _stock_tokenizer() -> CLIPTokenizer:
 def _pipeline(**components: Any) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         **components,
-        scheduler=build_scheduler(),
+        scheduler=unet.build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -125,31 +124,28 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
     shop.finish("autoencoder", vae.save_pretrained)
 
 
-def _warm_up(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    vocabulary = CompactVocabulary(_stock_tokenizer(), FIRST)
-    clip = build_clip(vocabulary.size, vocabulary.end).to(shop.device)  # type: ignore[arg-type]
-    yield from _train_clip(shop, "clip_warm_up", clip, vocabulary, schedule)
+def _clip_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
+    before, phrases = _round_before(name, clip.ROUNDS), clip.ROUNDS[name][1]
+
+    def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+        vocabulary, tokenizer = CompactVocabulary(_stock_tokenizer(), phrases), _stock_tokenizer()
+        model = (
+            clip.shrink_clip(load_clip(shop.need(before), dtype=torch.float32), vocabulary)
+            if before
+            else clip.build_clip(vocabulary.size, vocabulary.end)
+        ).to(shop.device)  # type: ignore[arg-type]
+        checkpoints = shop.checkpoints(name)
+        yield from clip.train_clip(
+            model, vocabulary, tokenizer, seed=shop.seed, checkpoints=checkpoints, name=name, schedule=schedule
+        )
+        shop.finish(name, clip.expand_clip(model, vocabulary, tokenizer).save_pretrained)
+
+    return train
 
 
-def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    vocabulary = CompactVocabulary(_stock_tokenizer())
-    clip = shrink_clip(load_clip(shop.need("clip_warm_up"), dtype=torch.float32), vocabulary).to(shop.device)  # type: ignore[arg-type]
-    yield from _train_clip(shop, "clip", clip, vocabulary, schedule)
-
-
-def _train_clip(
-    shop: Workshop, name: str, clip: CLIPModel, vocabulary: CompactVocabulary, schedule: Schedule
-) -> Iterator[Step]:
-    yield from train_clip(
-        clip,
-        vocabulary,
-        _stock_tokenizer(),
-        seed=shop.seed,
-        checkpoints=shop.checkpoints(name),
-        warm_up=name == "clip_warm_up",
-        schedule=schedule,
-    )
-    shop.finish(name, expand_clip(clip, vocabulary, _stock_tokenizer()).save_pretrained)
+def _round_before(name: str, rounds: Iterable[str]) -> str | None:
+    names = list(rounds)
+    return names[names.index(name) - 1] if name != names[0] else None
 
 
 def _vae(shop: Workshop) -> AutoencoderKL:
@@ -184,33 +180,33 @@ def _load_latent_reader(shop: Workshop) -> LatentReader:
 
 
 def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    number = list(ROUNDS).index(name)
-    before, is_last = list(ROUNDS)[number - 1] if number else None, number == len(ROUNDS) - 1
+    before, plan = _round_before(name, unet.ROUNDS), unet.ROUNDS[name]
 
     def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-        unet = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else build_unet()
+        model = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else unet.build_unet()
         vae = _vae(shop)
-        text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
+        text_encoder = load_text_encoder(shop.need(plan.clip), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
         scenes, codes = _latents(shop, vae)
-        unet, tokenizer = unet.to(shop.device), _stock_tokenizer()
-        pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
-        training = train_unet(
-            unet,
+        model, tokenizer = model.to(shop.device), _stock_tokenizer()
+        pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=model)
+        training = unet.train_unet(
+            model,
             text_encoder,
             tokenizer,
             scenes,
             codes,
-            seed=f"{shop.seed}/unet{('', '/second', '/third')[number]}",
+            seed=f"{shop.seed}/{plan.batches}",
             checkpoints=shop.checkpoints(name),
             schedule=schedule,
-            reader=_load_latent_reader(shop) if is_last else None,
+            phrases=clip.ROUNDS[plan.clip][1],
+            reader=_load_latent_reader(shop) if plan.with_reader else None,
         )
         for step in training:
             yield step
             if step.step % STEPS_BETWEEN_SAMPLES == 0 and rank() == 0:
                 save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
-        shop.finish(name, unet.save_pretrained)
-        if is_last and rank() == 0:
+        shop.finish(name, model.save_pretrained)
+        if name == "unet" and rank() == 0:
             (shop.folder / LATENTS).unlink()
 
     return train
@@ -231,18 +227,17 @@ def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 
 def _save_clip(shop: Workshop, folder: Path) -> None:
     """Both towers in fp16, with the image processor of `pixels_of`; opened in fp32."""
-    clip = load_clip(shop.need("clip"), dtype=torch.float16)
-    clip.save_pretrained(folder)
-    image_processor(clip, mean=(0.5,) * 3, std=(0.5,) * 3).save_pretrained(folder)
+    model = load_clip(shop.need("clip"), dtype=torch.float16)
+    model.save_pretrained(folder)
+    image_processor(model, mean=(0.5,) * 3, std=(0.5,) * 3).save_pretrained(folder)
     _edit(folder / "config.json", {"dtype": "float32"})
 
 
 STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
-    "clip_warm_up": (_warm_up, WARM_UP_SCHEDULE),
-    "clip": (_clip, CLIP_SCHEDULE),
+    **{name: (_clip_round(name), schedule) for name, (schedule, _) in clip.ROUNDS.items()},
     "latent_reader": (_latent_reader, LATENT_READER_SCHEDULE),
-    **{name: (_unet_round(name), schedule) for name, schedule in ROUNDS.items()},
+    **{name: (_unet_round(name), plan.schedule) for name, plan in unet.ROUNDS.items()},
     "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }
 

@@ -7,6 +7,7 @@ weigh more: the error where they are seen, and what a reader of latents makes of
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...storybook.captions import Caption
+from ...storybook.phrases import Phrases
 from ...storybook.scene import Scene
 from ..distributed import num_processes, rank
 from ..loop import Schedule, Step, optimise
@@ -24,13 +26,25 @@ from .clip import LENGTH, WIDTH
 from .latents import LATENT_SIZE, LatentReader, told_cells
 from .texts import CUE, base_caption, batch_captions
 
-__all__ = ["ROUNDS", "build_scheduler", "build_unet", "train_unet"]
+__all__ = ["ROUNDS", "Round", "build_scheduler", "build_unet", "train_unet"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: whose token states condition it, in the phrases that this CLIP learned, and for how long."""
+
+    clip: str
+    schedule: Schedule
+    batches: str  # what its batches are drawn from, beside the seed
+    with_reader: bool = False  # a caption's own facts weigh more
+
 
 # By the name of its stage. Each starts from the averaged weights of the one before, at a new peak of the rate.
 ROUNDS = {
-    "unet_first": Schedule(steps=7000, batch_size=48, learning_rate=1.5e-3, warmup=200, averaging=0.998),
-    "unet_second": Schedule(steps=2600, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998),
-    "unet": Schedule(steps=4000, batch_size=48, learning_rate=1.2e-3, warmup=100, averaging=0.998),
+    "unet_first": Round("clip_second", Schedule(7000, 48, 1.5e-3, warmup=200, averaging=0.998), "unet"),
+    "unet_second": Round("clip_second", Schedule(2600, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/second"),
+    "unet_third": Round("clip_second", Schedule(4000, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/third", True),
+    "unet": Round("clip", Schedule(1500, 48, 1e-3, warmup=100, averaging=0.998), "unet/fourth", True),
 }
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
@@ -77,6 +91,7 @@ def train_unet(
     seed: str,
     checkpoints: Path,
     schedule: Schedule,
+    phrases: Phrases,
     reader: LatentReader | None = None,
 ) -> Iterator[Step]:
     """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens.
@@ -93,7 +108,10 @@ def train_unet(
         torch.manual_seed(rng.getrandbits(32))
         chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
         drawn = [scenes[index] for index in chosen]
-        captions = [Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn]
+        captions = [
+            Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng, phrases=phrases)
+            for scene in drawn
+        ]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape)
