@@ -1,4 +1,4 @@
-"""Stage 2: the miniature's CLIP, both towers, 77 tokens.
+"""Stage 2: the miniature's CLIP, both towers, 77 tokens, in three rounds of more and more phrases.
 
 A model this small does not learn its world from the contrastive loss alone in minutes, so both towers are warmed up
 with temporary heads that read the slots: from the picture, from the text's end-of-text feature and from the last
@@ -23,15 +23,7 @@ from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
 from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
 
-__all__ = [
-    "LENGTH",
-    "ROUNDS",
-    "WIDTH",
-    "build_clip",
-    "expand_clip",
-    "shrink_clip",
-    "train_clip",
-]
+__all__ = ["LENGTH", "ROUNDS", "WIDTH", "build_clip", "expand_clip", "shrink_clip", "train_clip"]
 
 # By the name of its stage: how long, and in which phrases. Each round starts from the weights of the one before.
 ROUNDS: dict[str, tuple[Schedule, Phrases]] = {
@@ -199,7 +191,7 @@ def train_clip(
     model = _WarmUp(clip)
     pool = _Pool(min(NUM_SCENES, schedule.steps * schedule.batch_size), seed)
     warm_up, phrases = name == "clip_warm_up", ROUNDS[name][1]
-    batches = {"clip_warm_up": "clip", "clip_second": "clip/phrases"}.get(name, "clip/more")
+    batches = {"clip_warm_up": "clip", "clip_second": "clip/phrases", "clip": "clip/more"}[name]
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"{seed}/{batches}/{step}")

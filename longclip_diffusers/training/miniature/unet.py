@@ -1,7 +1,7 @@
 """Stage 3: the UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions.
 
 In rounds. Large things are bound to their words in the first, small ones hardly: they are a thousandth of the squared
-error, and where most of a picture is not told, almost all of that is chance. The last round has a caption's own facts
+error, and where most of a picture is not told, almost all of that is chance. The last two have a caption's own facts
 weigh more: the error where they are seen, and what a reader of latents makes of the picture predicted.
 """
 
@@ -48,6 +48,7 @@ ROUNDS = {
 }
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
+TOLD_SHARE = 0.1  # of the places, about: the mean weight stays near 1
 READER_WEIGHT = 0.1  # of the latent reader's cross-entropy
 
 
@@ -98,7 +99,7 @@ def train_unet(
 
     Args:
         seed: of the batches; each round has its own.
-        reader: has a caption's own facts weigh more, as the last round does.
+        reader: has a caption's own facts weigh more, as in the last two rounds.
     """
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
@@ -135,6 +136,6 @@ def train_unet(
         here = told.only((told.rows >= share.start) & (told.rows < share.stop)).to(unet.device)
         misread = cross_entropy(reader(predicted)[here.rows - share.start, here.slots], here.words, reduction="sum")
         misread = misread * num_processes() / len(told.rows)
-        return (error * weight).mean() / (1 + TOLD_WEIGHT / 10) + READER_WEIGHT * misread
+        return (error * weight).mean() / (1 + TOLD_WEIGHT * TOLD_SHARE) + READER_WEIGHT * misread
 
     yield from optimise(unet, loss_of, schedule, checkpoints)
