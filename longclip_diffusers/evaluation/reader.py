@@ -19,7 +19,7 @@ from ..positions import CLIP_LENGTH
 from ..storybook.captions import DETAILS, Caption, Sentence, Shares, compose, finish, num_tokens
 from ..storybook.phrases import TRAINING, UNSEEN, Phrases
 from ..storybook.scene import Scene, draw_scene
-from ..storybook.slots import MAX_WORDS, OPENING_SLOTS, SLOT_INDEX, SLOTS
+from ..storybook.slots import IS_WORD, MAX_WORDS, OPENING_SLOTS, SLOT_INDEX, SLOTS
 from ..storybook.telling import Draft
 from ..text_encoder import TextEncoder, num_positions
 from .metrics import bootstrap_interval
@@ -66,8 +66,7 @@ class Reader(nn.Module):
         self.layers = nn.ModuleList([_Layer(width) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(width)
         self.heads = nn.Parameter(torch.randn(len(SLOTS), width, MAX_WORDS) * width**-0.5)
-        is_word = [[number < len(slot.words) for number in range(MAX_WORDS)] for slot in SLOTS]
-        self.register_buffer("is_word", torch.tensor(is_word))
+        self.register_buffer("is_word", torch.tensor(IS_WORD))
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits (B, slots, words) from token states (B, N, D), any N; minus infinity where a slot has fewer words."""

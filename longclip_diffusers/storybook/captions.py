@@ -19,6 +19,7 @@ from .telling import Draft, Teller
 
 __all__ = [
     "DETAILS",
+    "LONGEST",
     "Caption",
     "Sentence",
     "Shares",

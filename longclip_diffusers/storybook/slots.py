@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MAX_WORDS", "OPENING_SLOTS", "SLOTS", "SLOT_INDEX", "Box", "Look", "Rgb", "Slot"]
+__all__ = ["IS_WORD", "MAX_WORDS", "OPENING_SLOTS", "SLOTS", "SLOT_INDEX", "Box", "Look", "Rgb", "Slot"]
 
 Rgb = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -155,6 +155,8 @@ SLOTS: tuple[Slot, ...] = (
 )
 SLOT_INDEX = {slot.name: index for index, slot in enumerate(SLOTS)}
 MAX_WORDS = max(len(slot.words) for slot in SLOTS)
+# Of each slot: which of `MAX_WORDS` numbers are words of it.
+IS_WORD = tuple(tuple(number < len(slot.words) for number in range(MAX_WORDS)) for slot in SLOTS)
 
 # Told in a caption's first sentence, as a short caption tells what dominates a picture.
 OPENING_SLOTS = ("sky", "hills", "meadow", "sea")

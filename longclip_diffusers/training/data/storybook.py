@@ -9,8 +9,7 @@ from itertools import accumulate
 
 from PIL import Image
 
-from ...positions import LONG_LENGTH
-from ...storybook.captions import Caption, chapter, long_caption, num_tokens, short_caption
+from ...storybook.captions import LONGEST, Caption, chapter, long_caption, num_tokens, short_caption
 from ...storybook.phrases import TRAINING, Phrases
 from ...storybook.render import render
 from ...storybook.scene import Scene, draw_scene, vary
@@ -24,7 +23,6 @@ NUM_CHANGED = 2
 # Long texts that are the beginning of a chapter: there story stands between the details, and between a pronoun and its
 # noun. A chapter tells all 25 slots in some 300 tokens, so its first 245 tell most of what sets neighbours apart.
 CHAPTER_SHARE, CHAPTER_TOKENS = 0.5, 350
-LONGEST = LONG_LENGTH - 3  # content tokens, as of a long caption
 
 
 class StorybookData(TextImageData):

@@ -17,11 +17,21 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ...storybook.phrases import FIRST, SECOND, TRAINING, Phrases
-from ...storybook.scene import Scene, draw_scene
+from ...storybook.scene import draw_scene
 from ...storybook.slots import MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import pixels_of
-from .texts import CUE, DIRECT, MAX_DETAILS, REFERENCE, CompactVocabulary, TextBatch, base_caption, batch_captions
+from .texts import (
+    CUE,
+    DIRECT,
+    MAX_DETAILS,
+    REFERENCE,
+    CompactVocabulary,
+    TextBatch,
+    base_caption,
+    batch_captions,
+    word_indices,
+)
 
 __all__ = ["LENGTH", "ROUNDS", "WIDTH", "build_clip", "expand_clip", "shrink_clip", "train_clip"]
 
@@ -168,10 +178,6 @@ class _Pool:
         return torch.stack([self._painted[index] for index in chosen]).float() / 127.5 - 1
 
 
-def _truth(scenes: list[Scene]) -> Tensor:
-    return torch.tensor([[scene.index(slot.name) for slot in SLOTS] for scene in scenes])
-
-
 def train_clip(
     clip: CLIPModel,
     vocabulary: CompactVocabulary,
@@ -208,7 +214,7 @@ def train_clip(
         return model(
             replace(batch, ids=ids).to(clip.device),
             pool.pixels(chosen).to(clip.device),
-            _truth(scenes).to(clip.device),
+            word_indices(scenes).to(clip.device),
             steps=min(1.0, max(0.0, (STEPS_UNTIL - progress) / STEPS_FADE)),
             contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM or not warm_up else 0,
         )

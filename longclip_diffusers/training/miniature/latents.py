@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from ...storybook.render import SIZE
 from ...storybook.scene import Scene, draw_scene
-from ...storybook.slots import MAX_WORDS, SLOTS
+from ...storybook.slots import IS_WORD, MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import LATENT_CHANNELS, pixels_of
-from .texts import CUE, TextBatch
+from .texts import CUE, TextBatch, word_indices
 
 __all__ = [
     "LATENT_READER_SCHEDULE",
@@ -61,8 +61,7 @@ class LatentReader(nn.Sequential):
         size = LATENT_CHANNELS * LATENT_SIZE**2
         layers = [nn.Linear(size, size), nn.GELU(), nn.Linear(size, size), nn.GELU()]
         super().__init__(nn.Flatten(), *layers, nn.Linear(size, len(SLOTS) * MAX_WORDS))
-        is_word = [[number < len(slot.words) for number in range(MAX_WORDS)] for slot in SLOTS]
-        self.register_buffer("is_word", torch.tensor(is_word))
+        self.register_buffer("is_word", torch.tensor(IS_WORD))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Both shapes as in the class's docstring."""
@@ -74,7 +73,7 @@ def train_latent_reader(
     reader: LatentReader, scenes: list[Scene], latents: Tensor, *, seed: int, checkpoints: Path, schedule: Schedule
 ) -> Iterator[Step]:
     """Train in place on the scenes' latents, under as much noise as a prediction may have."""
-    truth = torch.tensor([[scene.index(slot.name) for slot in SLOTS] for scene in scenes])
+    truth = word_indices(scenes)
     device = reader.is_word.device
 
     def loss_of(step: int) -> Tensor:

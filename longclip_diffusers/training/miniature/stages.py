@@ -128,7 +128,8 @@ def _clip_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
     before, phrases = _round_before(name, clip.ROUNDS), clip.ROUNDS[name][1]
 
     def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-        vocabulary, tokenizer = CompactVocabulary(_stock_tokenizer(), phrases), _stock_tokenizer()
+        tokenizer = _stock_tokenizer()
+        vocabulary = CompactVocabulary(tokenizer, phrases)
         model = (
             clip.shrink_clip(load_clip(shop.need(before), dtype=torch.float32), vocabulary)
             if before

@@ -15,7 +15,16 @@ from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOT_INDEX, SLOTS
 from ...storybook.telling import Draft
 
-__all__ = ["CUE", "DIRECT", "REFERENCE", "CompactVocabulary", "TextBatch", "base_caption", "batch_captions"]
+__all__ = [
+    "CUE",
+    "DIRECT",
+    "REFERENCE",
+    "CompactVocabulary",
+    "TextBatch",
+    "base_caption",
+    "batch_captions",
+    "word_indices",
+]
 
 STORY_SHARE = 0.15  # passages with a sentence of story before them
 OPENING_SHARE = 0.6  # captions that begin with the summary; the others are details alone
@@ -96,6 +105,11 @@ def batch_captions(
         tokens = [*tokens[: length - 1], tokenizer.eos_token_id]
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return TextBatch(ids, *torch.tensor(facts).reshape(-1, 5).T)
+
+
+def word_indices(scenes: Sequence[Scene]) -> Tensor:
+    """Which word each slot has, (S, slots)."""
+    return torch.tensor([[scene.index(slot.name) for slot in SLOTS] for scene in scenes])
 
 
 class CompactVocabulary:
