@@ -1,8 +1,9 @@
 """Which earlier sentences a sentence should be read behind, found in the text alone.
 
 A sentence may lean on one far back ("the door has the colour of the roof"). What it needs is found by the rare words
-that both share: where such a word first stands, what it names was introduced. A pronoun leans on what was said last.
-The sentences just before fill the room that is left.
+that both share: where such a word first stands, what it names was introduced. A pronoun leans on what was said last. A
+question and the sentence behind it, its answer as a rule, are read together. The sentences just before fill the room
+that is left.
 """
 
 import re
@@ -19,7 +20,21 @@ RARE_SHARE = 20
 # Caps the work on a very long text: each sentence meets at most this many others by each of its words.
 NEVER_RARE = 32
 # A word weighs as much as its rarity where it first stands, and less where it stands again.
-AGAIN = 0.5
+AGAIN = 0.25
+# Words of grammar: that two sentences share one says nothing, however rare it is in a short text.
+FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an the this that these those some any each every all both other another such same own
+        of in on at by to from for with as into over under above behind beside near up down out off
+        and or but so than if then there here when where why how before after while until since because
+        not nor only just too very also still yet again once more most
+        i me my you your we us our they them their he him his she her hers it its who whom whose which what
+        am is are was were be been being has have had do does did will would can could may might must shall should
+        """,
+    )
+)
 # A sentence that has one of these among its first words is about something said before: more of what came just before
 # is worth more to it than sentences that share a word.
 PRONOUNS = frozenset(["it", "its", "he", "him", "his", "she", "her", "hers"])
@@ -33,10 +48,10 @@ def related_sentences(
     """For each span of sentences the earlier ones it should be read behind: indices below its start, ascending.
 
     For each sentence of the span up to four that share its rare words (a word held by n sentences weighs 1/n in the
-    first of them and half of that in the others; equals: the earlier), then those just before the span, as long as all
-    fit with the span itself. A sentence that begins with a pronoun asks for one only. A word is rare that at most 5
-    sentences hold, or a twentieth of them, but never more than 32; so the work grows with the text's length, not its
-    square.
+    first of them and a quarter of that in the others; equals: the earlier), a question with its answer, then those
+    just before the span, as long as all fit with the span itself. A sentence that begins with a pronoun asks for one
+    only. A word is rare that at most 5 sentences hold, or a twentieth of them, but never more than 32; so the work
+    grows with the text's length, not its square. Words of grammar are never rare.
 
     Args:
         sentences: all of the text's, in order.
@@ -57,15 +72,15 @@ def related_sentences(
         ranked = [_ranked(words[index], rare, start)[: wanted[index]] for index in range(start, stop)]
         # The first choice of every sentence before the second of any.
         related = [index for choices in zip_longest(*ranked) for index in choices if index is not None]
+        related = [each for index in related for each in _exchange(sentences, index) if each < start]
         chosen.append(_choose(related, lengths, (start, stop), limit))
     return chosen
 
 
 def _words(sentence: str) -> set[str]:
     # A plural is its singular: "the sails" are looked for where "a sail" is described.
-    return {
-        word[:-1] if len(word) > 3 and word.endswith("s") else word for word in re.findall(r"\w+", sentence.lower())
-    }
+    words = set(re.findall(r"\w+", sentence.lower())) - FUNCTION_WORDS
+    return {word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words}
 
 
 def _has_pronoun(sentence: str) -> bool:
@@ -80,6 +95,12 @@ def _ranked(words: set[str], rare: dict[str, list[int]], start: int) -> list[int
                 weight = 1 if index == rare[word][0] else AGAIN
                 scores[index] = scores.get(index, 0.0) + weight / len(rare[word])
     return sorted(scores, key=lambda index: (-scores[index], index))
+
+
+def _exchange(sentences: Sequence[str], index: int) -> Sequence[int]:
+    # A sentence; a question and what follows it, whichever of them was asked for.
+    first = index - 1 if index and sentences[index - 1].endswith("?") else index
+    return (first, first + 1) if sentences[first].endswith("?") else (index,)
 
 
 def _choose(related: Sequence[int], lengths: Sequence[int], span: tuple[int, int], limit: int) -> tuple[int, ...]:

@@ -29,10 +29,10 @@ def test_the_rarer_word_wins_and_between_equals_the_sentence_that_introduced_it(
     assert chosen(sentences, (3, 4), limit=20) == (0,)
 
 
-def test_where_a_word_stands_again_it_weighs_half():
+def test_where_a_word_stands_again_it_weighs_a_quarter():
     sentences = ["a mast", "a kite", "mast mill", "kite mill", *FILLER, "mast and mill"]
     last = len(sentences) - 1
-    # "mast" stands first in 0 (1/3), again in 2 (1/6), "mill" first in 2 (1/3), again in 3 (1/6).
+    # "mast" stands first in 0 (1/3), again in 2 (1/12), "mill" first in 2 (1/3), again in 3 (1/12).
     assert chosen(sentences, (last, last + 1), limit=20) == (2,)
     assert chosen(sentences, (last, last + 1), limit=30) == (0, 2)
 
@@ -71,6 +71,28 @@ def test_in_a_long_text_a_word_is_rare_up_to_32_sentences(num_holders, is_rare):
     sentences = [*["a kite"] * (num_holders - 1), *(f"x{index} y{index}" for index in range(1000)), "the kite"]
     last = len(sentences) - 1
     assert chosen(sentences, (last, last + 1), limit=20) == (0 if is_rare else last - 1,)
+
+
+def test_words_of_grammar_relate_nothing():
+    sentences = ["it was there before all these", "a kite", *FILLER, "the kite was before them all these days"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=20) == (1,)
+    assert chosen(sentences, (last, last + 1), limit=30) == (1, last - 1)
+
+
+@pytest.mark.parametrize("asked", ["kite", "green"])
+def test_a_question_is_read_with_its_answer_whichever_was_asked_for(asked):
+    sentences = ["a mill", "What of the kite?", "Green, I say.", *FILLER, f"so {asked} too"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=30) == (1, 2)
+    sentences[1] = "What of the kite."
+    assert chosen(sentences, (last, last + 1), limit=30) == ((1 if asked == "kite" else 2), last - 1)
+
+
+def test_an_answer_of_the_windows_own_is_no_context():
+    sentences = ["a mill", *FILLER, "What of the mill?", "a mill"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last - 1, last), limit=20) == (0,)
 
 
 def test_a_plural_finds_its_singular_and_case_does_not_matter():
