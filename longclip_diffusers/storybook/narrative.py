@@ -1,7 +1,7 @@
 """Story between the facts: sentences that describe nothing in the picture, for chapters and for training."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 from ..tokenizer import load_tokenizer
@@ -18,6 +18,10 @@ class Prose:
     deeds: tuple[str, ...]
     remarks: tuple[str, ...]
     trails: tuple[str, ...]
+
+    def __add__(self, other: "Prose") -> "Prose":
+        """What both are made of."""
+        return Prose(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 TRAINING_PROSE = Prose(

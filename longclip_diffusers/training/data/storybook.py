@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from PIL import Image
 
-from ...storybook.captions import LONGEST, Caption, chapter, long_caption, num_tokens, short_caption
+from ...storybook.captions import CROWDED, LONGEST, Caption, Shares, chapter, long_caption, num_tokens, short_caption
 from ...storybook.phrases import TRAINING, Phrases
 from ...storybook.render import render
 from ...storybook.scene import Scene, draw_scene, vary
@@ -23,12 +23,14 @@ NUM_CHANGED = 2
 # Long texts that are the beginning of a chapter: there story stands between the details, and between a pronoun and its
 # noun. A chapter tells all 25 slots in some 300 tokens, so its first 245 tell most of what sets neighbours apart.
 CHAPTER_SHARE, CHAPTER_TOKENS = 0.5, 350
+CROWDED_SHARE = 0.5
 
 
 class StorybookData(TextImageData):
     """Scene, long text (at most 245 tokens), short caption and picture of an index depend on (seed, index) alone.
 
-    Every second long text is a long caption, the others begin a chapter; of held-out scenes all are long captions.
+    Every second long text is a long caption, the others begin a chapter, and half of either are crowded with
+    references; of held-out scenes all are long captions, none of them crowded.
     """
 
     name = "storybook"
@@ -64,10 +66,13 @@ class StorybookData(TextImageData):
     def texts(self, index: int) -> tuple[str, str]:
         """The long text and the short caption of the scene."""
         rng, scene = self._rng("texts", index), self.scene(index)
-        if self.part == "train" and rng.random() < CHAPTER_SHARE:
-            long_text = _beginning(chapter(scene, rng, length=CHAPTER_TOKENS, phrases=self.phrases))
+        trains = self.part == "train"
+        shares = CROWDED if trains and rng.random() < CROWDED_SHARE else Shares()
+        if trains and rng.random() < CHAPTER_SHARE:
+            told = chapter(scene, rng, length=CHAPTER_TOKENS, phrases=self.phrases, shares=shares)
+            long_text = _beginning(told)
         else:
-            long_text = str(long_caption(scene, rng, phrases=self.phrases))
+            long_text = str(long_caption(scene, rng, phrases=self.phrases, shares=shares))
         return long_text, str(short_caption(scene, rng, phrases=self.phrases))
 
     def image(self, index: int) -> Image.Image:

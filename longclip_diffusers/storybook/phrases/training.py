@@ -1,51 +1,11 @@
-"""How the storybook's facts are put into words: phrases for training, and two sets that no training uses.
+"""The phrases of training, round by round: each set holds the one before."""
 
-`DEVELOPMENT` was measured against while the phrases of training were chosen. `UNSEEN` was written without a look at any
-measurement and has changed nothing since: what is reported is measured with it.
-
-Places to fill: {noun} and {place} of the slot, {word} its word, {a_word} the word with its article, {several} a count
-with its noun ("two clouds"), {other} the thing whose colour is shared, {owner} whose it is. A capital at the start of a
-place to fill makes its text begin with one.
-"""
-
-from dataclasses import dataclass
 from itertools import permutations
 
-from .narrative import DEVELOPMENT_PROSE, TRAINING_PROSE, UNSEEN_PROSE, Prose
-from .slots import Slot
+from .patterns import Phrases
+from .voices import VOICES
 
-__all__ = ["DEVELOPMENT", "FIRST", "OWNERS", "SECOND", "TRAINING", "UNSEEN", "Phrases", "with_article"]
-
-OWNERS = ("Ada", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
-
-
-@dataclass(frozen=True)
-class Phrases:
-    """Sentence patterns: openings, direct statements by the slot's trait, and the three ways to tell by reference.
-
-    A *shared colour* names another thing ("the door has the colour of the roof"). An *owner* is introduced in one
-    sentence and named in another ("the kite belongs to Ada", "what belongs to Ada is red"). A *pronoun* takes up the
-    last thing mentioned ("look at the ball", "it is blue").
-    """
-
-    openings: tuple[str, ...]
-    direct: dict[str, tuple[str, ...]]  # a slot's own name goes before its trait
-    shared: tuple[str, ...]
-    introductions: tuple[str, ...]
-    owned: tuple[str, ...]
-    mentions: tuple[str, ...]
-    pronouns: tuple[str, ...]
-    prose: Prose = TRAINING_PROSE  # what the story between the facts is made of
-
-    def of(self, slot: Slot) -> tuple[str, ...]:
-        """Patterns that tell this slot by itself."""
-        return self.direct.get(slot.name) or self.direct[slot.trait]
-
-
-def with_article(word: str) -> str:
-    """ "a red", "an orange"."""
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
-
+__all__ = ["FIRST", "SECOND", "THIRD", "TRAINING"]
 
 # What the miniature's CLIP learns first: few ways to say a thing.
 FIRST = Phrases(
@@ -368,8 +328,8 @@ _MORE_RELATIONS = (
     "picks up",
     "mirrors",
 )
-# Then as many again and more, each in several surroundings; all that is fine-tuned hears these too.
-TRAINING = Phrases(
+# Then as many again and more, each in several surroundings.
+THIRD = Phrases(
     openings=SECOND.openings,
     direct={
         "colour": SECOND.direct["colour"]
@@ -523,152 +483,14 @@ TRAINING = Phrases(
         "for it they chose {word}.",
     ),
 )
-# No training uses these, but the phrases of training were chosen by what models made of them.
-DEVELOPMENT = Phrases(
-    openings=(
-        "This is a bay with {hills} hills, {sky} sky above them, {sea} sea and {meadow} meadow.",
-        "Imagine {meadow} meadow and {sea} sea, {hills} hills behind and {sky} sky over all.",
-    ),
-    direct={
-        "colour": (
-            "Paint of a strong {word} covers the {noun} {place}.",
-            "The {noun} shines {word} in the light.",
-            "Somebody painted the {noun} {place} in {word}.",
-            "What {a_word} {noun} they have {place}!",
-            "The {noun} {place} has always been {word}.",
-            "Everyone turns round for the {noun}, so {word} is it.",
-            "The {word} thing {place} is the {noun}.",
-        ),
-        "animal": (
-            "{Place} you find {a_word}.",
-            "They say the animal is {a_word}.",
-            "{A_word} has fallen asleep {place}.",
-        ),
-        "fruit": (
-            "They had filled the basket with {word}.",
-            "The basket holds nothing but {word}.",
-            "There is a basket, and {word} are in it.",
-        ),
-        "count": (
-            "Today {several} {be} to be seen {place}.",
-            "If you look closely, there {be} {several} {place}.",
-            "The children counted {several}.",
-        ),
-        "switch": (
-            "They found the {noun} {word}.",
-            "That evening the {noun} {place} was {word}.",
-            "As always, the {noun} is {word}.",
-        ),
-    },
-    shared=(
-        "The {noun} {place} and the {other} have one and the same colour.",
-        "The {noun} looks just like the {other} in colour.",
-        "The {noun} {place} wears the colour of the {other}.",
-        "What was left of the paint for the {other} went on the {noun}.",
-        "Somebody has made the {noun} match the {other}.",
-    ),
-    introductions=(
-        "They gave the {noun} {place} to {owner}.",
-        "The {noun} {place} is owned by {owner}.",
-        "{owner} has a {noun} {place}.",
-    ),
-    owned=(
-        "What is owned by {owner} is {word}.",
-        "The thing that belongs to {owner} is {word}.",
-        "{owner} made hers {word}.",
-    ),
-    mentions=(
-        "Nobody forgets the {noun} {place}.",
-        "You find a {noun} {place}.",
-        "They all love the {noun} {place}.",
-    ),
-    pronouns=(
-        "It has always been {word}.",
-        "Somebody has made it {word}.",
-        "Its paint is {word}.",
-    ),
-    prose=DEVELOPMENT_PROSE,
-)
-# Blind: neither chosen nor changed by what any model makes of them. Keep it so, or write a new set.
-UNSEEN = Phrases(
-    openings=(
-        "Below {sky} sky lie {hills} hills, {meadow} meadow and {sea} sea.",
-        "The painting shows {sea} sea, {meadow} meadow and {hills} hills under {sky} sky.",
-        "Our view takes in {hills} hills, {sea} sea, {meadow} meadow and {sky} sky.",
-        "Somewhere {meadow} meadow meets {sea} sea, with {hills} hills beneath {sky} sky.",
-    ),
-    direct={
-        "colour": (
-            "Here the {noun} {place} appears in {word}.",
-            "{A_word} {noun} catches the eye.",
-            "The painter chose {word} for the {noun} {place}.",
-            "Bright {word} gives the {noun} {place} its charm.",
-            "Notice how {word} the {noun} {place} is.",
-            "With its {word} colour, the {noun} stands out.",
-            "We admired the {word} {noun} {place}.",
-            "Only {word} paint was ever used on the {noun}.",
-            "My eye fell on the {noun}, a splendid {word} one.",
-            "The {noun} {place} could hardly be more {word}.",
-        ),
-        "animal": (
-            "{A_word} keeps watch {place}.",
-            "The creature {place} turns out to be {a_word}.",
-            "Nobody disturbs the {word} {place}.",
-            "Look for the animal and you will find {a_word}.",
-        ),
-        "fruit": (
-            "The basket was packed with {word}.",
-            "{Word} fill the basket to the brim.",
-            "A basket of {word} stands ready for the guests.",
-            "Someone put {word} into the basket.",
-        ),
-        "count": (
-            "The painter put {several} {place}.",
-            "{Place}, {several} {be} visible.",
-            "Whoever counts finds {several} {place}.",
-            "In this scene {several} {be} shown {place}.",
-        ),
-        "switch": (
-            "At this hour the {noun} {place} is {word}.",
-            "We could tell that the {noun} {place} was {word}.",
-            "The {noun}, as one can see, is {word}.",
-            "Somebody left the {noun} {place} {word}.",
-        ),
-    },
-    shared=(
-        "The {noun} borrows its colour from the {other}.",
-        "The painter used the {other}'s paint again for the {noun}.",
-        "By colour alone, the {other} and the {noun} cannot be told apart.",
-        "You will find the {other}'s colour on the {noun} as well.",
-        "The {other} and the {noun} {place} are painted alike.",
-        "Compare the {noun} with the {other}: their colours are identical.",
-        "The colour chosen for the {other} was kept for the {noun}.",
-        "In colour, the {noun} {place} equals the {other}.",
-    ),
-    introductions=(
-        "{owner}'s name is written on the {noun} {place}.",
-        "The {noun} {place} became {owner}'s last year.",
-        "Somebody bought the {noun} as a gift for {owner}.",
-        "Please be careful with {owner}'s {noun}.",
-    ),
-    owned=(
-        "{owner}'s is the {word} one.",
-        "Anything of {owner}'s is sure to be {word}.",
-        "The property of {owner} has {a_word} colour.",
-        "You can tell {owner}'s at once: it is {word}.",
-    ),
-    mentions=(
-        "Our attention turns to the {noun} {place}.",
-        "Now consider the {noun} {place}.",
-        "Many visitors ask about the {noun} {place}.",
-        "Let me tell you about the {noun}.",
-    ),
-    pronouns=(
-        "Its colour happens to be {word}.",
-        "Its shade is a clear {word}.",
-        "People always describe it as {word}.",
-        "It glows {word} in the sun.",
-        "The painter gave it {a_word} colour.",
-    ),
-    prose=UNSEEN_PROSE,
+# Then those of three writers who knew none of the others. All that is fine-tuned hears these.
+TRAINING = Phrases(
+    openings=THIRD.openings + VOICES.openings,
+    direct={trait: patterns + VOICES.direct[trait] for trait, patterns in THIRD.direct.items()},
+    shared=THIRD.shared + VOICES.shared,
+    introductions=THIRD.introductions + VOICES.introductions,
+    owned=THIRD.owned + VOICES.owned,
+    mentions=THIRD.mentions + VOICES.mentions,
+    pronouns=THIRD.pronouns + VOICES.pronouns,
+    prose=THIRD.prose + VOICES.prose,
 )

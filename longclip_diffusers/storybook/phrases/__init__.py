@@ -1,0 +1,8 @@
+"""How the storybook's facts are put into words: phrases for training, and two sets that no training uses."""
+
+from .development import DEVELOPMENT
+from .patterns import OWNERS, Phrases, with_article
+from .training import FIRST, SECOND, THIRD, TRAINING
+from .unseen import UNSEEN
+
+__all__ = ["DEVELOPMENT", "FIRST", "OWNERS", "SECOND", "THIRD", "TRAINING", "UNSEEN", "Phrases", "with_article"]
