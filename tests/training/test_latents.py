@@ -21,13 +21,15 @@ from longclip_diffusers.training.miniature.latents import (
     told_cells,
     train_latent_reader,
 )
-from longclip_diffusers.training.miniature.texts import batch_captions
+from longclip_diffusers.training.miniature.texts import CUE, REFERENCE, batch_captions
 
 CELL = 128 // LATENT_SIZE
 
 
 def cells_of(*captions, scene):
-    return told_cells(batch_captions(captions, [scene] * len(captions), load_tokenizer(max_length=77), length=77))
+    batch = batch_captions(captions, [scene] * len(captions), load_tokenizer(max_length=77), length=77)
+    told = batch.only(batch.places != CUE)
+    return told_cells(told, torch.where(told.places == REFERENCE, 3.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,18 @@ def test_a_thing_that_is_named_but_not_told_has_no_cells():
     named, known = cells_of(finish([mention]), finish([mention, told]), scene=scene)
     assert not named.any()
     assert known.any()
+
+
+def test_cells_have_the_largest_weight_of_what_is_seen_there():
+    rng = random.Random(0)
+    scene = draw_scene(rng)
+    teller = Teller(scene, rng, TRAINING)
+    opening, sentences = teller.opening(), teller.by_pronoun(SLOTS[SLOT_INDEX["kite"]], 0)
+    summary, both = cells_of(finish([opening]), finish([opening, *sentences]), scene=scene)
+    kite = cells_of(finish(sentences), scene=scene)[0]
+    assert {*summary.unique().tolist()} == {0.0, 1.0}
+    assert {*kite.unique().tolist()} == {0.0, 3.0}
+    assert both.equal(torch.maximum(summary, kite))
 
 
 def test_the_reader_learns_latents_and_names_no_word_that_a_slot_lacks(tmp_path):

@@ -1,13 +1,15 @@
-"""Stage 2: the miniature's CLIP, both towers, 77 tokens, in three rounds of more and more phrases.
+"""Stage 2: the miniature's CLIP, both towers, 77 tokens, in rounds of more and more phrases.
 
 A model this small does not learn its world from the contrastive loss alone in minutes, so both towers are warmed up
 with temporary heads that read the slots: from the picture, from the text's end-of-text feature and from the last
 token of each sentence. The contrastive loss joins half-way, and the heads are thrown away.
+
+The last round is about references: half of its captions are crowded with them.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ...storybook.phrases import FIRST, SECOND, TRAINING, Phrases
+from ...storybook.phrases import FIRST, SECOND, THIRD, TRAINING, Phrases
 from ...storybook.scene import draw_scene
 from ...storybook.slots import MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
@@ -33,17 +35,34 @@ from .texts import (
     word_indices,
 )
 
-__all__ = ["LENGTH", "ROUNDS", "WIDTH", "build_clip", "expand_clip", "shrink_clip", "train_clip"]
+__all__ = ["LENGTH", "ROUNDS", "WIDTH", "Round", "build_clip", "expand_clip", "shrink_clip", "train_clip"]
 
-# By the name of its stage: how long, and in which phrases. Each round starts from the weights of the one before.
-ROUNDS: dict[str, tuple[Schedule, Phrases]] = {
-    "clip_warm_up": (Schedule(steps=5000, batch_size=64, learning_rate=1.5e-3, warmup=100), FIRST),
-    "clip_second": (Schedule(steps=2400, batch_size=64, learning_rate=1e-3, warmup=100), SECOND),
-    "clip": (Schedule(steps=1500, batch_size=64, learning_rate=1e-3, warmup=100), TRAINING),
+
+@dataclass(frozen=True)
+class Round:
+    """One round: how long, in which phrases, what its batches are drawn from, beside the seed, and how often a caption
+    is crowded with references.
+
+    Where that is ever, references count once more in the loss, and the vision tower stays as it is.
+    """
+
+    schedule: Schedule
+    phrases: Phrases
+    batches: str
+    crowded: float = 0.0
+
+
+# By the name of its stage. Each starts from the weights of the one before.
+ROUNDS = {
+    "clip_warm_up": Round(Schedule(5000, 64, 1.5e-3, warmup=100), FIRST, "clip"),
+    "clip_second": Round(Schedule(2400, 64, 1e-3, warmup=100), SECOND, "clip/phrases"),
+    "clip_third": Round(Schedule(1500, 64, 1e-3, warmup=100), THIRD, "clip/more"),
+    "clip": Round(Schedule(3000, 64, 1e-3, warmup=100), TRAINING, "clip/references", crowded=0.5),
 }
 WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
+PAINTED_AT_ONCE = 64
 FILLED_FROM = 0.2  # share of the steps after which captions fill the 77 tokens
 STEPS_UNTIL, STEPS_FADE = 0.75, 0.25  # when the heads of the steps to a reference are gone, and over which share
 CONTRASTIVE_FROM = 0.5  # share of the steps before the contrastive loss joins
@@ -125,14 +144,26 @@ class _WarmUp(nn.Module):
         self.state_head = nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS)
         self.step_heads = nn.ModuleList([nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS) for _ in (DIRECT, CUE, REFERENCE)])
 
-    def forward(self, batch: TextBatch, pixels: Tensor, truth: Tensor, *, steps: float, contrastive: float) -> Tensor:
-        """The weighted sum of all losses; `steps` and `contrastive` weigh the faded heads and the contrastive loss."""
+    def forward(
+        self,
+        batch: TextBatch,
+        image_features: Tensor,
+        truth: Tensor,
+        *,
+        steps: float,
+        contrastive: float,
+        references: float = 0.0,
+    ) -> Tensor:
+        """The weighted sum of all losses: `steps` weighs the faded heads, `references` a loss on references alone,
+        beside that on all facts, and `contrastive` the contrastive loss."""
         text = self.clip.text_model(input_ids=batch.ids, output_hidden_states=True)
         text_features = self.clip.text_projection(text.pooler_output)
-        image_features = self.clip.get_image_features(pixels).pooler_output
         told = batch.only(batch.places != CUE)
         loss = _told_loss(self.feature_head(text_features[told.rows]), told)
-        loss = loss + _named_loss(self.state_head(text.last_hidden_state[told.rows, told.positions]), told)
+        for weight, facts in ((1.0, told), (references, batch.only(batch.places == REFERENCE))):
+            if weight and len(facts.rows):
+                states = text.last_hidden_state[facts.rows, facts.positions]
+                loss = loss + weight * _named_loss(self.state_head(states), facts)
         image_logits = self.feature_head(image_features).unflatten(-1, (len(SLOTS), MAX_WORDS))
         loss = loss + cross_entropy(image_logits.flatten(0, 1), truth.flatten())
         for place, head in enumerate(self.step_heads if steps else ()):
@@ -170,12 +201,19 @@ class _Pool:
         self.scenes = [draw_scene(rng) for _ in range(num_scenes)]
         self._painted: dict[int, Tensor] = {}
 
-    def pixels(self, chosen: list[int]) -> Tensor:
+    def pixels(self, chosen: Sequence[int]) -> Tensor:
         """(B, 3, 128, 128) in -1 to 1."""
         for index in chosen:
             if index not in self._painted:
                 self._painted[index] = (pixels_of([self.scenes[index]])[0] * 127.5 + 127.5).round().byte()
         return torch.stack([self._painted[index] for index in chosen]).float() / 127.5 - 1
+
+    @torch.no_grad()
+    def features(self, clip: CLIPModel) -> Tensor:
+        """What a frozen vision tower makes of all pictures, (S, P)."""
+        parts = torch.arange(len(self.scenes)).split(PAINTED_AT_ONCE)
+        found = [clip.get_image_features(self.pixels(part.tolist()).to(clip.device)).pooler_output for part in parts]
+        return torch.cat(found)
 
 
 def train_clip(
@@ -188,7 +226,7 @@ def train_clip(
     name: str,
     schedule: Schedule,
 ) -> Iterator[Step]:
-    """Train both towers in place on scenes and their captions, cut at 77 tokens.
+    """Train in place on scenes and their captions, cut at 77 tokens: both towers, in a crowded round the text alone.
 
     Args:
         name: of the round. In the first captions of a few sentences come before those that fill 77 tokens, and the
@@ -196,27 +234,38 @@ def train_clip(
     """
     model = _WarmUp(clip)
     pool = _Pool(min(NUM_SCENES, schedule.steps * schedule.batch_size), seed)
-    warm_up, phrases = name == "clip_warm_up", ROUNDS[name][1]
-    batches = {"clip_warm_up": "clip", "clip_second": "clip/phrases", "clip": "clip/more"}[name]
+    warm_up, plan = name == "clip_warm_up", ROUNDS[name]
+    kept = None
+    if plan.crowded:
+        for part in (clip.vision_model, clip.visual_projection):
+            part.requires_grad_(False)
+        kept = pool.features(clip)
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/{batches}/{step}")
+        rng = random.Random(f"{seed}/{plan.batches}/{step}")
         progress = step / schedule.steps
         # Few sentences first, so that facts are learned before positions.
         max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM))) if warm_up else MAX_DETAILS
         chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size)]
         scenes = [pool.scenes[index] for index in chosen]
-        captions = [base_caption(scene, rng, max_details=max_details, phrases=phrases) for scene in scenes]
+        captions = [
+            base_caption(scene, rng, max_details=max_details, phrases=plan.phrases, crowded=plan.crowded)
+            for scene in scenes
+        ]
         batch = batch_captions(captions, scenes, tokenizer, length=LENGTH)
         ids = vocabulary.compact(batch.ids)
         if not warm_up:
             ids = vocabulary.blur(ids, torch.Generator().manual_seed(rng.getrandbits(32)))
+        seen = (
+            clip.get_image_features(pool.pixels(chosen).to(clip.device)).pooler_output if kept is None else kept[chosen]
+        )
         return model(
             replace(batch, ids=ids).to(clip.device),
-            pool.pixels(chosen).to(clip.device),
+            seen,
             word_indices(scenes).to(clip.device),
             steps=min(1.0, max(0.0, (STEPS_UNTIL - progress) / STEPS_FADE)),
             contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM or not warm_up else 0,
+            references=1.0 if plan.crowded else 0.0,
         )
 
     yield from optimise(model, loss_of, schedule, checkpoints)

@@ -15,7 +15,7 @@ from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import IS_WORD, MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
 from .autoencoder import LATENT_CHANNELS, pixels_of
-from .texts import CUE, TextBatch, word_indices
+from .texts import TextBatch, word_indices
 
 __all__ = [
     "LATENT_READER_SCHEDULE",
@@ -87,14 +87,14 @@ def train_latent_reader(
     yield from optimise(reader, loss_of, schedule, checkpoints)
 
 
-def told_cells(batch: TextBatch) -> Tensor:
-    """Where each text's facts are seen, (B, 8, 8): 1 in the cells that hold a core of a told slot, else 0."""
+def told_cells(told: TextBatch, weights: Tensor) -> Tensor:
+    """Where each text's facts are seen, (B, 8, 8): the largest weight (F,) of those in a cell that holds a core of
+    their slot, elsewhere 0."""
     cell = SIZE // LATENT_SIZE
     places = torch.zeros(len(SLOTS), LATENT_SIZE, LATENT_SIZE)
     for place, slot in zip(places, SLOTS, strict=True):
         for left, top, right, bottom in slot.cores:
             place[top // cell : (bottom - 1) // cell + 1, left // cell : (right - 1) // cell + 1] = 1
-    told = batch.only(batch.places != CUE)
-    is_told = torch.zeros(len(batch.ids), len(SLOTS))
-    is_told[told.rows, told.slots] = 1
-    return torch.einsum("bs,shw->bhw", is_told, places).clamp(max=1)
+    by_slot = torch.zeros(len(told.ids), len(SLOTS))
+    by_slot[told.rows, told.slots] = weights
+    return (by_slot[:, :, None, None] * places).amax(dim=1)

@@ -38,9 +38,12 @@ __all__ = ["SHARED", "STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 WAVES = (
     ("autoencoder", "clip_warm_up"),
     ("clip_second",),
-    ("unet_first", "clip"),
-    ("unet_second", "longclip", "latent_reader"),
+    ("unet_first", "clip_third"),
+    ("unet_second", "clip"),
+    ("longclip", "latent_reader"),
     ("unet_third",),
+    ("unet_fourth",),
+    ("unet_fifth",),
     ("unet",),
 )
 # Stages whose batches several processes can share.
@@ -125,7 +128,7 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 
 
 def _clip_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    before, phrases = _round_before(name, clip.ROUNDS), clip.ROUNDS[name][1]
+    before, phrases = _round_before(name, clip.ROUNDS), clip.ROUNDS[name].phrases
 
     def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         tokenizer = _stock_tokenizer()
@@ -182,6 +185,7 @@ def _load_latent_reader(shop: Workshop) -> LatentReader:
 
 def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
     before, plan = _round_before(name, unet.ROUNDS), unet.ROUNDS[name]
+    heard = clip.ROUNDS[plan.clip]
 
     def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         model = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else unet.build_unet()
@@ -199,8 +203,10 @@ def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
             seed=f"{shop.seed}/{plan.batches}",
             checkpoints=shop.checkpoints(name),
             schedule=schedule,
-            phrases=clip.ROUNDS[plan.clip][1],
+            phrases=heard.phrases,
+            crowded=heard.crowded,
             reader=_load_latent_reader(shop) if plan.with_reader else None,
+            references=plan.references,
         )
         for step in training:
             yield step
@@ -236,7 +242,7 @@ def _save_clip(shop: Workshop, folder: Path) -> None:
 
 STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
-    **{name: (_clip_round(name), schedule) for name, (schedule, _) in clip.ROUNDS.items()},
+    **{name: (_clip_round(name), plan.schedule) for name, plan in clip.ROUNDS.items()},
     "latent_reader": (_latent_reader, LATENT_READER_SCHEDULE),
     **{name: (_unet_round(name), plan.schedule) for name, plan in unet.ROUNDS.items()},
     "longclip": (_longclip, LONGCLIP_SCHEDULE),

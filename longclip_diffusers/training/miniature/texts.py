@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ...storybook.captions import DETAILS, Caption, Shares, chapter, compose, finish, sentence_ids
+from ...storybook.captions import CROWDED, DETAILS, Caption, Shares, chapter, compose, finish, sentence_ids
 from ...storybook.phrases import OWNERS, TRAINING, Phrases
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOT_INDEX, SLOTS
@@ -35,15 +35,25 @@ SHARES = Shares(shared=0.7, owned=0.12, pronoun=0.15)
 
 
 def base_caption(
-    scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS, phrases: Phrases = TRAINING
+    scene: Scene,
+    rng: random.Random,
+    *,
+    max_details: int = MAX_DETAILS,
+    phrases: Phrases = TRAINING,
+    crowded: float = 0.0,
 ) -> Caption:
-    """What the base model is trained with: maybe the summary, some details in random order, now and then story."""
+    """What the base model is trained with: maybe the summary, some details in random order, now and then story.
+
+    Args:
+        crowded: how often a caption is crowded with owners and pronouns.
+    """
+    shares = CROWDED if crowded and rng.random() < crowded else SHARES
     has_opening = rng.random() < OPENING_SHARE
     fewest = 0 if has_opening else 1
     # The larger of two draws: the last positions are as well trained as the first only if most captions reach them.
     num_details = max(rng.randint(fewest, max_details), rng.randint(fewest, max_details))
     slots = rng.sample(DETAILS, num_details)
-    teller, passages = compose(scene, slots, rng, phrases=phrases, shares=SHARES, gap=lambda: rng.randint(0, MAX_GAP))
+    teller, passages = compose(scene, slots, rng, phrases=phrases, shares=shares, gap=lambda: rng.randint(0, MAX_GAP))
     drafts: list[Draft] = [teller.opening()] if has_opening else []
     for passage in passages:
         if rng.random() < STORY_SHARE:

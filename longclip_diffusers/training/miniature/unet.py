@@ -1,7 +1,7 @@
 """Stage 3: the UNet, trained as Stable Diffusion was: frozen VAE, frozen 77-token text encoder, cut captions.
 
 In rounds. Large things are bound to their words in the first, small ones hardly: they are a thousandth of the squared
-error, and where most of a picture is not told, almost all of that is chance. The last two have a caption's own facts
+error, and where most of a picture is not told, almost all of that is chance. Later ones have a caption's own facts
 weigh more: the error where they are seen, and what a reader of latents makes of the picture predicted.
 """
 
@@ -24,19 +24,20 @@ from ..loop import Schedule, Step, optimise
 from .autoencoder import LATENT_CHANNELS
 from .clip import LENGTH, WIDTH
 from .latents import LATENT_SIZE, LatentReader, told_cells
-from .texts import CUE, base_caption, batch_captions
+from .texts import CUE, REFERENCE, base_caption, batch_captions
 
 __all__ = ["ROUNDS", "Round", "build_scheduler", "build_unet", "train_unet"]
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: whose token states condition it, in the phrases that this CLIP learned, and for how long."""
+    """One round: whose token states condition it, in captions such as this CLIP learned, and for how long."""
 
     clip: str
     schedule: Schedule
     batches: str  # what its batches are drawn from, beside the seed
     with_reader: bool = False  # a caption's own facts weigh more
+    references: float = 1.0  # of those: how much one told by reference weighs, beside 1 of one told directly
 
 
 # By the name of its stage. Each starts from the averaged weights of the one before, at a new peak of the rate.
@@ -44,7 +45,9 @@ ROUNDS = {
     "unet_first": Round("clip_second", Schedule(7000, 48, 1.5e-3, warmup=200, averaging=0.998), "unet"),
     "unet_second": Round("clip_second", Schedule(2600, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/second"),
     "unet_third": Round("clip_second", Schedule(4000, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/third", True),
-    "unet": Round("clip", Schedule(1500, 48, 1e-3, warmup=100, averaging=0.998), "unet/fourth", True),
+    "unet_fourth": Round("clip_third", Schedule(1500, 48, 1e-3, warmup=100, averaging=0.998), "unet/fourth", True),
+    "unet_fifth": Round("clip", Schedule(3000, 48, 1e-3, warmup=100, averaging=0.998), "unet/fifth", True),
+    "unet": Round("clip", Schedule(2000, 48, 1e-3, warmup=100, averaging=0.998), "unet/sixth", True, references=3.0),
 }
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
@@ -93,13 +96,17 @@ def train_unet(
     checkpoints: Path,
     schedule: Schedule,
     phrases: Phrases,
+    crowded: float = 0.0,
     reader: LatentReader | None = None,
+    references: float = 1.0,
 ) -> Iterator[Step]:
     """Train in place: v-prediction on the scenes' latents, conditioned on token states of captions cut at 77 tokens.
 
     Args:
         seed: of the batches; each round has its own.
-        reader: has a caption's own facts weigh more, as in the last two rounds.
+        phrases, crowded: of the captions, see `base_caption`.
+        reader: has a caption's own facts weigh more, as in the later rounds.
+        references: how much a fact told by reference weighs then, beside 1 of one told directly.
     """
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
@@ -110,7 +117,9 @@ def train_unet(
         chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
         drawn = [scenes[index] for index in chosen]
         captions = [
-            Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng, phrases=phrases)
+            Caption(())
+            if rng.random() < DROPPED_CAPTIONS
+            else base_caption(scene, rng, phrases=phrases, crowded=crowded)
             for scene in drawn
         ]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
@@ -128,14 +137,16 @@ def train_unet(
         error = (velocity - scheduler.get_velocity(clean, noise, timesteps)).square().mean(dim=1)
         if reader is None:
             return error.mean()
+        told = batch.only(batch.places != CUE)
+        weights = torch.where(told.places == REFERENCE, references, 1.0)
         # The weight depends on the caption alone, so it moves no optimum.
-        weight = 1 + TOLD_WEIGHT * told_cells(batch)[share].to(error)
+        weight = 1 + TOLD_WEIGHT * told_cells(told, weights)[share].to(error)
         signal = scheduler.alphas_cumprod.to(error)[timesteps][:, None, None, None]
         predicted = signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
-        told = batch.only(batch.places != CUE)
-        here = told.only((told.rows >= share.start) & (told.rows < share.stop)).to(unet.device)
-        misread = cross_entropy(reader(predicted)[here.rows - share.start, here.slots], here.words, reduction="sum")
-        misread = misread * num_processes() / len(told.rows)
+        mine = (told.rows >= share.start) & (told.rows < share.stop)
+        here = told.only(mine).to(unet.device)
+        misread = cross_entropy(reader(predicted)[here.rows - share.start, here.slots], here.words, reduction="none")
+        misread = misread @ weights[mine].to(misread) * num_processes() / weights.sum()
         return (error * weight).mean() / (1 + TOLD_WEIGHT * TOLD_SHARE) + READER_WEIGHT * misread
 
     yield from optimise(unet, loss_of, schedule, checkpoints)
