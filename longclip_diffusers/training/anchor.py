@@ -55,8 +55,9 @@ class Anchor:
         reads: "last": the last layer, as Stable Diffusion 1.x and 2.x; "penultimate": the one before it, as SDXL. It
             and the two layers before it are compared, all without the final norm: behind it, where Stable Diffusion 1.x
             reads, the storybook's details between tokens 77 and 150 were kept a little less well (.91 against .93).
-        ends: whether the end-of-text row (and the pooled feature) is anchored too, to that of the teacher's first
-            window, which is what a stock pipeline pools. Contrastive losses need it free.
+        ends: whether a long text's end-of-text row (and its pooled feature) is anchored too, to that of the teacher's
+            first window, which is what a stock pipeline pools. Contrastive losses need it free. A short text's always
+            is: what it was called before, it is called after (zero-shot).
         context: how the teacher's windows are planned, see `plan_windows`.
     """
 
@@ -91,24 +92,25 @@ class Anchor:
         inside = row < (end + 1 if self.ends else end)
         loss = _row_error(read.states, targets.states, inside)
         loss = loss + AFTER_TEXT_WEIGHT * _row_error(read.states, targets.states, row > end)
-        return loss + self._pooled_error(read, targets) + SHORT_WEIGHT * self.short_loss(short_texts)
+        pooled = _pooled_error(read, targets) if self.ends else 0.0
+        return loss + pooled + SHORT_WEIGHT * self.short_loss(short_texts)
 
     def short_loss(self, texts: Sequence[str]) -> Tensor:
-        """The part of the loss that short texts have: how far all their rows have drifted from the teacher's."""
+        """The part of the loss that short texts have: how far all their rows have drifted from the teacher's, and once
+        more what is pooled: the projected feature, or the end-of-text row."""
         length = self.window
         rows = [plan_windows(text, self.tokenizer, window=length).windows[0].ids for text in texts]
         ids = self._ids(rows, length)
         with torch.no_grad():
             target = self._read(self.teacher, ids)
         read = self._read(self.student, ids)
+        everywhere = torch.ones_like(ids)
+        if read.pooled is not None:
+            return _row_error(read.states, target.states, everywhere) + _pooled_error(read, target)
         ends = torch.tensor([len(row) - 1 for row in rows], device=ids.device)[:, None]
-        compared = (torch.arange(length, device=ids.device) != ends) | self.ends
-        return _row_error(read.states, target.states, compared) + self._pooled_error(read, target)
-
-    def _pooled_error(self, read: _Reading, target: _Reading) -> Tensor | float:
-        if not self.ends or read.pooled is None or target.pooled is None:
-            return 0.0
-        return POOLED_WEIGHT * _relative(read.pooled, target.pooled).mean()
+        is_end = torch.arange(length, device=ids.device) == ends
+        pooled = POOLED_WEIGHT * _row_error(read.states, target.states, is_end)
+        return _row_error(read.states, target.states, everywhere) + pooled
 
     def _ids(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
         device = position_table(self.student).device
@@ -152,6 +154,12 @@ def _target_rows(states: Tensor, plan: WindowPlan, length: int) -> Tensor:
     rows = torch.cat([states[:, 0, :1], *own, states[:, 0, first_end : first_end + 1]], dim=1)
     after = states[:, -1, last_end:].mean(dim=1, keepdim=True)
     return torch.cat([rows, after.expand(-1, length - rows.shape[1], -1)], dim=1)
+
+
+def _pooled_error(student: _Reading, teacher: _Reading) -> Tensor | float:
+    if student.pooled is None or teacher.pooled is None:
+        return 0.0
+    return POOLED_WEIGHT * _relative(student.pooled, teacher.pooled).mean()
 
 
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:

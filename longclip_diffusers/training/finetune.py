@@ -25,7 +25,7 @@ from .memory import auto_micro_batch
 from .recipe import Recipe, RecipeError, differences
 from .runlog import RunLog
 from .subject import MAX_LOGIT_SCALE, Subject, export_subject, open_subject
-from .texts import caption_ids, first_window, fitting_text
+from .texts import caption_ids, fitting_text, short_text
 from .validation import Validation
 
 __all__ = ["Evaluation", "Run", "fine_tune"]
@@ -86,6 +86,7 @@ class Run:
     data: TextImageData
     captions: TextImageData
     order: BatchOrder
+    text_order: BatchOrder  # of the steps that train the anchor alone: no more samples than it reads
     validation: Validation
     processor: Any
     micro_batch: int
@@ -107,10 +108,11 @@ class Run:
             raise RecipeError(
                 f"{recipe.anchor_samples} anchored samples cannot be shared by {num_processes()} processes."
             )
+        text_order = replace(order, batch_size=recipe.anchor_samples, group_size=1)
         validation = Validation(subject, held_out, processor)
         micro_batch = auto_micro_batch(subject.module, recipe, order.local_batch_size)
         captions = without_images(data)
-        return cls(recipe, subject, data, captions, order, validation, processor, micro_batch, device)
+        return cls(recipe, subject, data, captions, order, text_order, validation, processor, micro_batch, device)
 
     @property
     def folder(self) -> Path:
@@ -159,8 +161,8 @@ class Run:
         """This process's share of each step's batch, from `first_step` on; no pictures where no loss needs them."""
         options: dict[str, Any] = {"captions": self.recipe.captions, "seed": self.recipe.seed}
         num_texts = self.recipe.first_contrastive_step - first_step
-        if num_texts > 0 and self.recipe.uses_images:
-            yield from islice(batches(self.captions, self.order, first_step, **options), num_texts)
+        if num_texts > 0:
+            yield from islice(batches(self.captions, self.text_order, first_step, **options), num_texts)
             first_step = self.recipe.first_contrastive_step
         pixels = _Pixels(self.processor) if self.processor and not self.features else None
         yield from batches(self.data, self.order, first_step, prepare=pixels, **options)
@@ -186,7 +188,8 @@ class Run:
         average_gradients(self.subject.module.parameters())
         self.subject.drop_kept_gradients()
         seconds = time.perf_counter() - began
-        speed = {"samples_per_second": self.recipe.batch_size / seconds, "data_seconds": loaded - began}
+        num_samples = len(batch.samples) * self.order.num_processes
+        speed = {"samples_per_second": num_samples / seconds, "data_seconds": loaded - began}
         return {"loss": loss, **measured, "num_bad": batch.num_bad, **speed}
 
     def anchor_step(self, batch: Batch, weight: float) -> float:
@@ -194,12 +197,13 @@ class Run:
 
         It reads every n-th sample of the global batch, the same ones however many processes share it.
         """
-        stride = self.recipe.batch_size // self.recipe.anchor_samples
+        stride = len(batch.samples) * self.order.num_processes // self.recipe.anchor_samples
         samples = batch.samples[::stride]
+        first = self.order.rank * len(samples)
         total = 0.0
         for anchor in self.subject.anchors:
-            longs = self._long_texts(batch, stride, anchor)
-            shorts = [first_window(sample.short_caption, anchor.tokenizer, anchor.window) for sample in samples]
+            texts = [self._texts(batch.step, number, sample, anchor) for number, sample in enumerate(samples, first)]
+            longs, shorts = zip(*texts, strict=True)
             for start in range(0, len(samples), self.micro_batch):
                 part = slice(start, start + self.micro_batch)
                 with autocast(self.recipe, self.device):
@@ -208,13 +212,13 @@ class Run:
                 total += loss.item()
         return average([total])[0]
 
-    def _long_texts(self, batch: Batch, stride: int, anchor: Anchor) -> list[str]:
-        texts = []
-        for slot in range(0, len(batch.samples), stride):
-            rng = random.Random(f"texts {self.recipe.seed} {batch.step} {self.order.global_slot(slot)}")
-            caption = batch.samples[slot].caption
-            texts.append(fitting_text(caption, anchor.tokenizer, self.subject.length, rng, self._any_caption))
-        return texts
+    def _texts(self, step: int, number: int, sample: Sample, anchor: Anchor) -> tuple[str, str]:
+        """The long and the short text of the `number`-th anchored sample of the global batch."""
+        rng = random.Random(f"texts {self.recipe.seed} {step} {number}")
+        return (
+            fitting_text(sample.caption, anchor.tokenizer, self.subject.length, rng, self._any_caption),
+            short_text(sample.short_caption, anchor.tokenizer, anchor.window, rng),
+        )
 
     def _any_caption(self, rng: random.Random) -> str:
         while True:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import toys
 
-from longclip_diffusers.text_encoder import stretch_text_encoder
+from longclip_diffusers.text_encoder import num_positions, stretch_text_encoder
 from longclip_diffusers.training import anchor as module
 from longclip_diffusers.training.anchor import Anchor
 from longclip_diffusers.windows import plan_windows
@@ -76,15 +76,15 @@ def test_pooled_features_are_anchored_for_encoders_with_projection(tokenizer, re
     assert (after > before + 0.1) == (reads == "penultimate")
 
 
-def test_without_ends_the_end_row_is_free(anchor, monkeypatch):
+def test_without_ends_a_long_texts_end_row_is_free_and_a_short_ones_is_not(anchor, monkeypatch):
     free = replace(anchor, ends=False)
     before = free.loss([SHORT], [SHORT]).item()
     end = len(plan_windows(SHORT, anchor.tokenizer).windows[0].ids) - 1
-    read = Anchor._read
+    read, lengths = Anchor._read, [num_positions(anchor.student)]
 
     def moved(self, encoder, ids):
         reading = read(self, encoder, ids)
-        if encoder is self.student:
+        if encoder is self.student and ids.shape[1] in lengths:
             reading.states[:, :, end] *= 2
         return reading
 
@@ -92,6 +92,8 @@ def test_without_ends_the_end_row_is_free(anchor, monkeypatch):
     with torch.no_grad():
         assert free.loss([SHORT], [SHORT]).item() == before
         assert anchor.loss([SHORT], [SHORT]).item() > before + 0.01
+        lengths[:] = [anchor.window]
+        assert free.loss([SHORT], [SHORT]).item() > before + 0.01
 
 
 def test_a_batch_is_the_mean_of_its_parts(anchor):

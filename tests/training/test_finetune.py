@@ -206,11 +206,17 @@ def test_short_texts_are_joined_until_they_fill_the_encoder(recipe, tmp_path):
     data = f"txt:{bases.texts(tmp_path / 'texts.txt')}"
     opened = Run.open(replace(recipe, data=data, objective="anchor", num_validation=4), torch.device("cpu"))
     batch = next(opened.batches(1))
-    texts = opened._long_texts(batch, 1, opened.subject.anchors[0])
+    texts = [opened._texts(1, *each, opened.subject.anchors[0])[0] for each in enumerate(batch.samples)]
     lengths = [len(opened.subject.tokenizer(text).input_ids) for text in texts]
     assert max(lengths) <= 248
     assert sum(length > 180 for length in lengths) >= 2
     assert any(text == sample.caption for text, sample in zip(texts, batch.samples, strict=True))
+
+
+def test_steps_of_the_anchor_alone_load_what_it_reads(recipe):
+    recipe = replace(recipe, objective="both", steps=4, anchor_share=0.5, batch_size=4, anchor_batch=2)
+    stream = Run.open(recipe, torch.device("cpu")).batches(1)
+    assert [len(next(stream).samples) for _ in range(4)] == [2, 2, 4, 4]
 
 
 def test_a_finished_run_does_nothing_and_another_recipe_is_refused(recipe):
