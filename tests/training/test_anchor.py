@@ -96,6 +96,28 @@ def test_without_ends_a_long_texts_end_row_is_free_and_a_short_ones_is_not(ancho
         assert free.loss([SHORT], [SHORT]).item() > before + 0.01
 
 
+def test_a_short_text_counts_what_is_pooled_once_more(anchor):
+    """The end row, where the last layer is read; moved alone it costs what any other row costs, and once more alone."""
+    read, moved = Anchor._read, []
+
+    def move(row):
+        def reading(self, encoder, ids):
+            found = read(self, encoder, ids)
+            if encoder is self.student:
+                found.states[:, :, row] += 1
+            return found
+
+        return reading
+
+    end = len(plan_windows(SHORT, anchor.tokenizer, window=anchor.window).windows[0].ids) - 1
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        still = anchor.short_loss([SHORT]).item()
+        for row in (end, end - 1):
+            patch.setattr(Anchor, "_read", move(row))
+            moved.append(anchor.short_loss([SHORT]).item() - still)
+    assert moved[0] > 10 * moved[1] > 0
+
+
 def test_a_batch_is_the_mean_of_its_parts(anchor):
     longs, shorts = [LONG, SHORT, LONG[:150]], [SHORT, "b", "c d"]
     with torch.no_grad():
