@@ -176,7 +176,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "freeze_vision": True,  # else it forgets what its pictures were called (zero-shot)
         "steps": 4500,
         "anchor_share": 0.86,
-        "anchor_batch": 4,  # the same texts in more and smaller steps: twice as many references are understood
+        "anchor_batch": 4,  # the same texts in more and smaller steps: more references are understood
         "batch_size": 32,
         "lr": 1e-3,
         "warmup": 20,
