@@ -16,11 +16,10 @@ from transformers import CLIPTokenizer
 
 from ..errors import LongClipError, ModelError
 from ..positions import CLIP_LENGTH
-from ..storybook.captions import DETAILS, Caption, Sentence, Shares, compose, finish, num_tokens
+from ..storybook.captions import DETAILS, Caption, Sentence, Shares, compose, fill, num_tokens
 from ..storybook.phrases import TRAINING, UNSEEN, Phrases
 from ..storybook.scene import Scene, draw_scene
 from ..storybook.slots import IS_WORD, MAX_WORDS, OPENING_SLOTS, SLOT_INDEX, SLOTS
-from ..storybook.telling import Draft
 from ..text_encoder import TextEncoder, num_positions
 from .metrics import bootstrap_interval
 from .report import Row
@@ -123,17 +122,12 @@ def window_caption(scene: Scene, rng: random.Random, *, phrases: Phrases = TRAIN
     room = most if rng.random() < FILLED_SHARE else rng.randint(SHORTEST, most)
     slots = rng.sample(DETAILS, len(DETAILS) // 2)
     teller, passages = compose(scene, slots, rng, phrases=phrases, shares=SHARES, gap=lambda: rng.randint(0, 2))
-    drafts: list[Draft] = []
     if rng.random() < OPENING_SHARE:
         passages.insert(0, [teller.opening()])
-    for number, passage in enumerate(passages):
-        if number and rng.random() < STORY_SHARE:
-            passage = [teller.story(), *passage]
-        length = sum(num_tokens(draft.text) for draft in passage)
-        if length <= room and all(draft.antecedent in (None, *drafts, *passage) for draft in passage):
-            drafts += passage
-            room -= length
-    return finish(drafts)
+    for passage in passages[1:]:
+        if rng.random() < STORY_SHARE:
+            passage.insert(0, teller.story())
+    return fill(passages, room)
 
 
 def train_reader(

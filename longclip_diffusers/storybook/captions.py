@@ -4,7 +4,7 @@ Some facts are told by reference: such a sentence leans on an earlier one, its *
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -26,6 +26,7 @@ __all__ = [
     "Shares",
     "chapter",
     "compose",
+    "fill",
     "finish",
     "long_caption",
     "num_tokens",
@@ -147,6 +148,17 @@ def finish(drafts: Sequence[Draft]) -> Caption:
     )
 
 
+def fill(passages: Iterable[Sequence[Draft]], room: int) -> Caption:
+    """The passages, in their order, that fit `room` content tokens and lean on nothing that was left out."""
+    drafts: list[Draft] = []
+    for passage in passages:
+        length = sum(num_tokens(draft.text) for draft in passage)
+        if length <= room and all(draft.antecedent in (None, *drafts, *passage) for draft in passage):
+            drafts += passage
+            room -= length
+    return finish(drafts)
+
+
 def _shuffled(rng: random.Random) -> list[Slot]:
     return rng.sample(DETAILS, len(DETAILS))
 
@@ -155,12 +167,7 @@ def short_caption(scene: Scene, rng: random.Random, *, phrases: Phrases = TRAINI
     """The opening and up to four details, each told directly, as many as fit 77 tokens."""
     teller = Teller(scene, rng, phrases)
     details = _shuffled(rng)[: rng.randint(0, 4)]
-    drafts, room = [], CLIP_LENGTH - 2
-    for draft in [teller.opening(), *(teller.direct(slot) for slot in details)]:
-        if num_tokens(draft.text) <= room:
-            drafts.append(draft)
-            room -= num_tokens(draft.text)
-    return finish(drafts)
+    return fill([[teller.opening()], *([teller.direct(slot)] for slot in details)], CLIP_LENGTH - 2)
 
 
 def long_caption(
@@ -170,14 +177,7 @@ def long_caption(
     teller, passages = compose(
         scene, _shuffled(rng), rng, phrases=phrases, shares=shares, gap=lambda: rng.randint(0, 2)
     )
-    drafts, room = [teller.opening()], LONGEST
-    room -= num_tokens(drafts[0].text)
-    for passage in passages:
-        length = sum(num_tokens(draft.text) for draft in passage)
-        if length <= room and all(draft.antecedent in (None, *drafts, *passage) for draft in passage):
-            drafts += passage
-            room -= length
-    return finish(drafts)
+    return fill([[teller.opening()], *passages], LONGEST)
 
 
 def chapter(
