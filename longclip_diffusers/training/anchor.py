@@ -104,13 +104,12 @@ class Anchor:
         with torch.no_grad():
             target = self._read(self.teacher, ids)
         read = self._read(self.student, ids)
-        everywhere = torch.ones_like(ids)
+        drift = _row_error(read.states, target.states, torch.ones_like(ids))
         if read.pooled is not None:
-            return _row_error(read.states, target.states, everywhere) + _pooled_error(read, target)
+            return drift + _pooled_error(read, target)
         ends = torch.tensor([len(row) - 1 for row in rows], device=ids.device)[:, None]
         is_end = torch.arange(length, device=ids.device) == ends
-        pooled = POOLED_WEIGHT * _row_error(read.states, target.states, is_end)
-        return _row_error(read.states, target.states, everywhere) + pooled
+        return drift + POOLED_WEIGHT * _row_error(read.states, target.states, is_end)
 
     def _ids(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
         device = position_table(self.student).device

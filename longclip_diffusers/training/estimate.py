@@ -58,10 +58,7 @@ def _seconds(run: Run) -> float:
     recipe = run.recipe
     num_timed = min(NUM_TIMED, recipe.batch_size)
     small = replace(recipe, batch_size=num_timed, anchor_batch=num_timed, micro_batch=min(run.micro_batch, num_timed))
-    order, text_order = (
-        replace(each, batch_size=num_timed, rank=0, num_processes=1) for each in (run.order, run.text_order)
-    )
-    timed = replace(run, recipe=small, order=order, text_order=text_order)
+    timed = replace(run, recipe=small, order=replace(run.order, batch_size=num_timed, rank=0, num_processes=1))
     batch = next(timed.batches(recipe.first_contrastive_step))  # the first with all that any step needs
     total = 0.0
     if recipe.uses_anchor:

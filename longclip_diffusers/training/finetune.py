@@ -86,7 +86,6 @@ class Run:
     data: TextImageData
     captions: TextImageData
     order: BatchOrder
-    text_order: BatchOrder  # of the steps that train the anchor alone: no more samples than it reads
     validation: Validation
     processor: Any
     micro_batch: int
@@ -108,16 +107,20 @@ class Run:
             raise RecipeError(
                 f"{recipe.anchor_samples} anchored samples cannot be shared by {num_processes()} processes."
             )
-        text_order = replace(order, batch_size=recipe.anchor_samples, group_size=1)
         validation = Validation(subject, held_out, processor)
         micro_batch = auto_micro_batch(subject.module, recipe, order.local_batch_size)
         captions = without_images(data)
-        return cls(recipe, subject, data, captions, order, text_order, validation, processor, micro_batch, device)
+        return cls(recipe, subject, data, captions, order, validation, processor, micro_batch, device)
 
     @property
     def folder(self) -> Path:
         """Where the run writes."""
         return Path(self.recipe.output).expanduser()
+
+    @property
+    def text_order(self) -> BatchOrder:
+        """The order of the steps that train the anchor alone: no more samples than it reads."""
+        return replace(self.order, batch_size=self.recipe.anchor_samples, group_size=1)
 
     def keep_features(self) -> None:
         """Compute the frozen vision tower's features of all pictures to come, and open no picture from here on."""
@@ -197,12 +200,10 @@ class Run:
 
         It reads every n-th sample of the global batch, the same ones however many processes share it.
         """
-        stride = len(batch.samples) * self.order.num_processes // self.recipe.anchor_samples
-        samples = batch.samples[::stride]
-        first = self.order.rank * len(samples)
+        samples = batch.samples[:: len(batch.samples) // self.text_order.local_batch_size]
         total = 0.0
         for anchor in self.subject.anchors:
-            texts = [self._texts(batch.step, number, sample, anchor) for number, sample in enumerate(samples, first)]
+            texts = [self._texts(batch.step, slot, sample, anchor) for slot, sample in enumerate(samples)]
             longs, shorts = zip(*texts, strict=True)
             for start in range(0, len(samples), self.micro_batch):
                 part = slice(start, start + self.micro_batch)
@@ -212,9 +213,9 @@ class Run:
                 total += loss.item()
         return average([total])[0]
 
-    def _texts(self, step: int, number: int, sample: Sample, anchor: Anchor) -> tuple[str, str]:
-        """The long and the short text of the `number`-th anchored sample of the global batch."""
-        rng = random.Random(f"texts {self.recipe.seed} {step} {number}")
+    def _texts(self, step: int, slot: int, sample: Sample, anchor: Anchor) -> tuple[str, str]:
+        """The long and the short text of the sample in this process's `slot` of those that the anchor reads."""
+        rng = random.Random(f"texts {self.recipe.seed} {step} {self.text_order.global_slot(slot)}")
         return (
             fitting_text(sample.caption, anchor.tokenizer, self.subject.length, rng, self._any_caption),
             short_text(sample.short_caption, anchor.tokenizer, anchor.window, rng),
