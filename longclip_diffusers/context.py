@@ -21,6 +21,11 @@ RARE_SHARE = 20
 NEVER_RARE = 32
 # A word weighs as much as its rarity where it first stands, and less where it stands again.
 AGAIN = 0.25
+# A sentence that has one of these among its first words is about something said before: more of what came just before
+# is worth more to it than sentences that share a word.
+PRONOUNS = frozenset(["it", "its", "he", "him", "his", "she", "her", "hers"])
+PRONOUN_WITHIN = 3
+MAX_RELATED_BESIDE_PRONOUN = 1
 # Words of grammar: that two sentences share one says nothing, however rare it is in a short text.
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -30,16 +35,11 @@ FUNCTION_WORDS = frozenset(
         of in on at by to from for with as into over under above behind beside near up down out off
         and or but so than if then there here when where why how before after while until since because
         not nor only just too very also still yet again once more most
-        i me my you your we us our they them their he him his she her hers it its who whom whose which what
+        i me my you your we us our they them their who whom whose which what
         am is are was were be been being has have had do does did will would can could may might must shall should
         """,
     )
-)
-# A sentence that has one of these among its first words is about something said before: more of what came just before
-# is worth more to it than sentences that share a word.
-PRONOUNS = frozenset(["it", "its", "he", "him", "his", "she", "her", "hers"])
-PRONOUN_WITHIN = 3
-MAX_RELATED_BESIDE_PRONOUN = 1
+).union(PRONOUNS)
 
 
 def related_sentences(

@@ -5,7 +5,7 @@ with its noun ("two clouds"), {other} the thing whose colour is shared, {owner} 
 place to fill makes its text begin with one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..narrative import TRAINING_PROSE, Prose
 from ..slots import Slot
@@ -32,6 +32,13 @@ class Phrases:
     mentions: tuple[str, ...]
     pronouns: tuple[str, ...]
     prose: Prose = TRAINING_PROSE  # what the story between the facts is made of
+
+    def __add__(self, other: "Phrases") -> "Phrases":
+        """What both are made of; they tell the same traits."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        joined = {name: part + getattr(other, name) for name, part in parts.items() if name != "direct"}
+        direct = {trait: patterns + other.direct[trait] for trait, patterns in self.direct.items()}
+        return Phrases(direct=direct, **joined)
 
     def of(self, slot: Slot) -> tuple[str, ...]:
         """Patterns that tell this slot by itself."""

@@ -484,13 +484,4 @@ THIRD = Phrases(
     ),
 )
 # Then those of three writers who knew none of the others. All that is fine-tuned hears these.
-TRAINING = Phrases(
-    openings=THIRD.openings + VOICES.openings,
-    direct={trait: patterns + VOICES.direct[trait] for trait, patterns in THIRD.direct.items()},
-    shared=THIRD.shared + VOICES.shared,
-    introductions=THIRD.introductions + VOICES.introductions,
-    owned=THIRD.owned + VOICES.owned,
-    mentions=THIRD.mentions + VOICES.mentions,
-    pronouns=THIRD.pronouns + VOICES.pronouns,
-    prose=THIRD.prose + VOICES.prose,
-)
+TRAINING = THIRD + VOICES

@@ -208,12 +208,9 @@ class _Pool:
                 self._painted[index] = (pixels_of([self.scenes[index]])[0] * 127.5 + 127.5).round().byte()
         return torch.stack([self._painted[index] for index in chosen]).float() / 127.5 - 1
 
-    @torch.no_grad()
-    def features(self, clip: CLIPModel) -> Tensor:
-        """What a frozen vision tower makes of all pictures, (S, P)."""
-        parts = torch.arange(len(self.scenes)).split(PAINTED_AT_ONCE)
-        found = [clip.get_image_features(self.pixels(part.tolist()).to(clip.device)).pooler_output for part in parts]
-        return torch.cat(found)
+    def features(self, clip: CLIPModel, chosen: Sequence[int]) -> Tensor:
+        """What the vision tower makes of the pictures, (B, P)."""
+        return clip.get_image_features(self.pixels(chosen).to(clip.device)).pooler_output
 
 
 def train_clip(
@@ -239,7 +236,9 @@ def train_clip(
     if plan.crowded:
         for part in (clip.vision_model, clip.visual_projection):
             part.requires_grad_(False)
-        kept = pool.features(clip)
+        parts = torch.arange(len(pool.scenes)).split(PAINTED_AT_ONCE)
+        with torch.no_grad():
+            kept = torch.cat([pool.features(clip, part.tolist()) for part in parts])
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"{seed}/{plan.batches}/{step}")
@@ -256,12 +255,9 @@ def train_clip(
         ids = vocabulary.compact(batch.ids)
         if not warm_up:
             ids = vocabulary.blur(ids, torch.Generator().manual_seed(rng.getrandbits(32)))
-        seen = (
-            clip.get_image_features(pool.pixels(chosen).to(clip.device)).pooler_output if kept is None else kept[chosen]
-        )
         return model(
             replace(batch, ids=ids).to(clip.device),
-            seen,
+            pool.features(clip, chosen) if kept is None else kept[chosen],
             word_indices(scenes).to(clip.device),
             steps=min(1.0, max(0.0, (STEPS_UNTIL - progress) / STEPS_FADE)),
             contrastive=CONTRASTIVE_WEIGHT if progress > CONTRASTIVE_FROM or not warm_up else 0,
