@@ -39,7 +39,7 @@ class PromptOptions:
     """
 
     window: int | str = AUTO
-    context: str = "none"
+    context: str = "related"
     syntax: str = "plain"
     g_mode: str = "chunk"
 

@@ -101,7 +101,8 @@ def test_sd3s_clip_rows_are_both_encoders_penultimate_states():
 
 def test_sd3s_second_encoder_reads_as_g_mode_says():
     chunk, first77 = sd3(length=248), sd3(length=248)
-    first77.prompt_options = PromptOptions(g_mode="first77")
+    chunk.prompt_options = PromptOptions(context="none")
+    first77.prompt_options = PromptOptions(context="none", g_mode="first77")
     chunks, firsts = (encode(pipe, LONG)[0][:, :248] for pipe in (chunk, first77))
     assert torch.equal(chunks[..., : toys.WIDTH], firsts[..., : toys.WIDTH])
     assert not torch.equal(chunks[..., toys.WIDTH :], firsts[..., toys.WIDTH :])
@@ -112,6 +113,7 @@ def test_sd3s_second_encoder_reads_as_g_mode_says():
 
 def test_sd3s_texts_end_with_equal_rows_also_beside_given_embeddings():
     pipe = sd3(length=248)
+    pipe.prompt_options = PromptOptions(context="none")
     for call in ({"prompt": CHAPTER, "negative_prompt": "x"}, {"prompt": "x", "prompt_2": CHAPTER}):
         positive, negative, *_ = encode(pipe, **call)
         assert positive.shape == negative.shape

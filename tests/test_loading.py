@@ -217,12 +217,12 @@ def test_textual_inversion_that_would_be_lost_is_refused_but_stretched(long_fold
 
 
 def test_options_come_from_the_call_else_the_sidecar(stock_folder):
-    saved = PromptOptions(window=50, context="related")
+    saved = PromptOptions(window=50, context="none")
     (stock_folder / SIDECAR).write_text(format_sidecar(saved), encoding="utf-8")
     load = StableDiffusionLongPipeline.from_pretrained
     assert load(stock_folder).prompt_options == saved
-    assert load(stock_folder, window="auto").prompt_options == PromptOptions(context="related")
-    assert load(stock_folder, context="none").prompt_options == PromptOptions(window=50)
+    assert load(stock_folder, window="auto").prompt_options == PromptOptions(context="none")
+    assert load(stock_folder, context="related").prompt_options == PromptOptions(window=50)
 
 
 @pytest.mark.parametrize("option", [{"window": 1}, {"context": "far"}, {"syntax": "webui"}])

@@ -15,7 +15,10 @@ from longclip_diffusers.text_encoder import inner_text_model
 
 
 def long_pipeline(length=248, **components):
-    return StableDiffusionLongPipeline(**toys.stable_diffusion_components(length=length, **components))
+    """Reads without context, so that each window has its own rows."""
+    pipe = StableDiffusionLongPipeline(**toys.stable_diffusion_components(length=length, **components))
+    pipe.prompt_options = PromptOptions(context="none")
+    return pipe
 
 
 def encode(pipe, prompt, *, images=1, guidance=True, **arguments):
@@ -78,7 +81,7 @@ def test_without_guidance_nothing_is_made_of_the_negative():
 
 def test_window_option_decides_the_rows():
     pipe = long_pipeline()
-    pipe.prompt_options = PromptOptions(window=77)
+    pipe.prompt_options = PromptOptions(window=77, context="none")
     assert encode(pipe, CHAPTER)[0].shape[1] == 77 * len(pipe.plan_prompt(CHAPTER).windows)
 
 

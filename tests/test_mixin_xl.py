@@ -20,7 +20,7 @@ FULL = "a" * 10 + " " + "b " * 65  # 75 tokens
 
 def long_pipeline(length=248, length_2=77, **options):
     pipe = StableDiffusionXLLongPipeline(**toys_xl.components(length=length, length_2=length_2))
-    pipe.prompt_options = PromptOptions(**options)
+    pipe.prompt_options = PromptOptions(**{"context": "none", **options})
     return pipe
 
 
@@ -227,6 +227,7 @@ def test_clip_skip_counts_from_the_penultimate_layer_of_both(clip_skip):
 
 def test_refiner_reads_windows_of_its_own_length():
     pipe = StableDiffusionXLLongImg2ImgPipeline(**toys_xl.refiner_components())
+    pipe.prompt_options = PromptOptions(context="none")
     embeds, negative, pooled, _ = encode(pipe, LONG)
     windows = pipe.plan_prompt(LONG).windows
     assert embeds.shape == negative.shape == (1, 77 * len(windows), toys_xl.WIDTH_2)

@@ -94,9 +94,9 @@ class Options:
 
     context: Annotated[
         Literal["none", "related"] | None,
-        arg(metavar="none|related", help_behavior_hint="(default: the model's, else none)"),
+        arg(metavar="none|related", help_behavior_hint="(default: the model's, else related)"),
     ] = None
-    """related: read each later sentence behind the earlier ones it needs."""
+    """related: read each later sentence behind the earlier ones it needs; none: read every window by itself."""
 
     compare: bool = False
     """Put the picture that stock diffusers draws of the first 77 tokens beside the long one, same seed."""

@@ -3,6 +3,7 @@
 import json
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ SHARE_OF_TIME = 20
 
 @dataclass
 class State:
-    """What a step changes. `notes` are the caller's own, anything JSON holds; they come back on resuming."""
+    """What a step changes; optimisers by name. `notes` are the caller's own, anything JSON holds; they come back on
+    resuming."""
 
     module: nn.Module
-    optimiser: Optimizer
+    optimisers: Mapping[str, Optimizer]
     averaged: AveragedModel | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     step: int = 0
@@ -105,8 +107,9 @@ def _tensors(state: State) -> dict[str, Tensor]:
     tensors = _with_prefix(state.module.state_dict(), "module.")
     if state.averaged is not None:
         tensors |= _with_prefix(state.averaged.state_dict(), "averaged.")
-    for index, entry in state.optimiser.state_dict()["state"].items():
-        tensors |= _with_prefix(entry, f"optimiser.{index}.")
+    for name, optimiser in state.optimisers.items():
+        for index, entry in optimiser.state_dict()["state"].items():
+            tensors |= _with_prefix(entry, f"{name}.{index}.")
     return tensors
 
 
@@ -117,10 +120,11 @@ def _restore(path: Path, state: State) -> None:
     state.module.load_state_dict(_without_prefix(tensors, "module."))
     if state.averaged is not None:
         state.averaged.load_state_dict(_without_prefix(tensors, "averaged."))
-    entries = _without_prefix(tensors, "optimiser.")
-    indices = {int(name.split(".")[0]) for name in entries}
-    restored = {index: _without_prefix(entries, f"{index}.") for index in indices}
-    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": restored})
+    for name, optimiser in state.optimisers.items():
+        entries = _without_prefix(tensors, f"{name}.")
+        indices = {int(entry.split(".")[0]) for entry in entries}
+        restored = {index: _without_prefix(entries, f"{index}.") for index in indices}
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": restored})
     state.notes.clear()
     state.notes.update(json.loads(notes["notes"]))
     state.step = int(notes["step"])

@@ -47,7 +47,14 @@ __all__ = [
 # What each fine-tuning changes of preset storybook. Contrastive losses alone, at the preset's rate, undo in ten steps
 # what a base this small has learned.
 ARMS: dict[str, dict[str, Any]] = {
-    "longclip": {"objective": "contrastive", "freeze_vision": False, "steps": 600, "batch_size": 32, "lr": 2e-4},
+    "longclip": {
+        "objective": "contrastive",
+        "optimizer": "adamw",
+        "freeze_vision": False,
+        "steps": 600,
+        "batch_size": 32,
+        "lr": 2e-4,
+    },
     "ours": {},
 }
 CONTESTANTS = tuple(name for name in ENCODERS if name != "long")

@@ -62,7 +62,7 @@ def _seconds(run: Run) -> float:
     batch = next(timed.batches(recipe.first_contrastive_step))  # the first with all that any step needs
     total = 0.0
     if recipe.uses_anchor:
-        total += recipe.steps * recipe.anchor_samples * _timed(lambda: timed.anchor_step(batch, 1.0)) / num_timed
+        total += recipe.steps * recipe.anchor_samples * _timed(lambda: timed.anchor_step(batch)) / num_timed
     if recipe.uses_images:
         steps = recipe.steps + 1 - recipe.first_contrastive_step
         with warnings.catch_warnings():

@@ -180,9 +180,8 @@ class Run:
         measured: dict[str, Any] = {"loss_long": None, "loss_short": None, "loss_anchor": None}
         loss = 0.0
         if self.recipe.uses_anchor:
-            weight = self.recipe.anchor_weight if contrastive else 1.0
-            measured["loss_anchor"] = self.anchor_step(batch, weight)
-            loss += weight * measured["loss_anchor"]
+            measured["loss_anchor"] = self.anchor_step(batch)
+            loss += measured["loss_anchor"]
         if contrastive:
             weight = self.recipe.contrastive_weight if self.recipe.uses_anchor else 1.0
             told = self.contrastive_step(batch, weight)
@@ -195,7 +194,7 @@ class Run:
         speed = {"samples_per_second": num_samples / seconds, "data_seconds": loaded - began}
         return {"loss": loss, **measured, "num_bad": batch.num_bad, **speed}
 
-    def anchor_step(self, batch: Batch, weight: float) -> float:
+    def anchor_step(self, batch: Batch) -> float:
         """Add the anchor's gradient; return its loss, the mean over all processes.
 
         It reads every n-th sample of the global batch, the same ones however many processes share it.
@@ -209,7 +208,7 @@ class Run:
                 part = slice(start, start + self.micro_batch)
                 with autocast(self.recipe, self.device):
                     loss = anchor.loss(longs[part], shorts[part]) * len(longs[part]) / len(samples)
-                (weight * loss).backward()
+                loss.backward()
                 total += loss.item()
         return average([total])[0]
 
@@ -280,7 +279,13 @@ def _towers(subject: Subject) -> list[torch.nn.Module]:
 def _schedule(recipe: Recipe) -> Schedule:
     warmup = min(recipe.warmup, max(1, recipe.steps // WARMUP_SHARE))
     return Schedule(
-        recipe.steps, recipe.batch_size, recipe.peak_rate, warmup, floor=0.0, weight_decay=recipe.weight_decay
+        recipe.steps,
+        recipe.batch_size,
+        recipe.peak_rate,
+        warmup,
+        floor=0.0,
+        weight_decay=recipe.weight_decay,
+        optimizer=recipe.optimizer,
     )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,17 @@ from .distributed import average, average_gradients, rank
 
 __all__ = ["Schedule", "Step", "optimise", "optimise_state", "prepare_state"]
 
+# Muon's rate beside AdamW's. An update as large as AdamW's (RMS, arXiv 2502.16982) is orthogonal and bears more.
+MUON_RATE = 3.0
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a stage trains: `steps` of AdamW, linear warm-up, cosine to `floor` of the peak rate."""
+    """How long and how fast a stage trains: `steps`, linear warm-up, cosine to `floor` of the peak rate.
+
+    `optimizer`: "adamw" for all; or "muon" (Keller Jordan, 2024) for the weights of linear layers, at `MUON_RATE` times
+    the rate, and AdamW for the rest.
+    """
 
     steps: int
     batch_size: int
@@ -30,6 +37,7 @@ class Schedule:
     averaging: float = 0.0  # decay of the averaged weights a step; 0 keeps the last weights
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
         """Learning rate of step 1 to `steps`."""
@@ -55,15 +63,47 @@ def prepare_state(
     """The module with its optimiser and, where the schedule averages, the averaged weights.
 
     Args:
-        groups: AdamW's parameter groups; all that requires a gradient, with the schedule's decay, if not given.
+        groups: parameter groups; all that requires a gradient, with the schedule's decay, if not given.
+            A linear layer's weights go to Muon where the schedule says so, whatever group they are in.
         fused: AdamW's fused kernel, for CUDA.
+
+    Raises:
+        LongClipError: this torch has no Muon.
     """
     trained = groups or [{"params": [each for each in module.parameters() if each.requires_grad]}]
-    optimiser = torch.optim.AdamW(
-        trained, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay, fused=fused or None
-    )
+    matrices = _linear_weights(module) if schedule.optimizer == "muon" else set()
+    rest, muons = _split(trained, matrices)
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        "adamw": torch.optim.AdamW(
+            rest, schedule.learning_rate, schedule.betas, weight_decay=schedule.weight_decay, fused=fused or None
+        )
+    }
+    if muons:
+        optimisers["muon"] = torch.optim.Muon(
+            [{**group, "scale": MUON_RATE} for group in muons],
+            schedule.learning_rate,
+            schedule.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
     average = get_ema_multi_avg_fn(schedule.averaging) if schedule.averaging else None
-    return State(module, optimiser, AveragedModel(module, multi_avg_fn=average) if average else None)
+    return State(module, optimisers, AveragedModel(module, multi_avg_fn=average) if average else None)
+
+
+def _linear_weights(module: nn.Module) -> set[int]:
+    if not hasattr(torch.optim, "Muon"):
+        raise LongClipError(f"optimizer 'muon' needs torch 2.9 or later, this is {torch.__version__}; choose adamw.")
+    return {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
+
+
+def _split(groups: Sequence[dict[str, Any]], matrices: set[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups without the chosen parameters, and with them alone."""
+    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for group in groups:
+        for part, chosen in zip(parts, (False, True), strict=True):
+            params = [each for each in group["params"] if (id(each) in matrices) is chosen]
+            if params or not chosen:
+                part.append({**group, "params": params})
+    return parts
 
 
 def optimise_state(
@@ -88,19 +128,21 @@ def optimise_state(
     Raises:
         LongClipError: the loss is NaN or infinite, or a checkpoint cannot be written.
     """
-    trained = [parameter for group in state.optimiser.param_groups for parameter in group["params"]]
+    groups = [group for optimiser in state.optimisers.values() for group in optimiser.param_groups]
+    trained = [parameter for group in groups for parameter in group["params"]]
     for step in range(state.step + 1, schedule.steps + 1):
         rate = schedule.rate(step)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
+        for group in groups:
+            group["lr"] = rate * group.get("scale", 1.0)
         measured = backward(step)
         if not math.isfinite(measured["loss"]):
             raise LongClipError(
                 f"The loss became {measured['loss']} at step {step}. Lower the learning rate and start anew."
             )
         torch.nn.utils.clip_grad_norm_(trained, schedule.clip)
-        state.optimiser.step()
-        state.optimiser.zero_grad()
+        for optimiser in state.optimisers.values():
+            optimiser.step()
+            optimiser.zero_grad()
         constrain()
         if state.averaged is not None:
             state.averaged.update_parameters(state.module)

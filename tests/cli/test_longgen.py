@@ -96,7 +96,7 @@ def test_file_says_how_to_draw_it_again(run, model):
     assert told["prompt"] == LONG
     assert told["negative"] == "grey"
     assert (told["steps"], told["guidance"], told["size"]) == (str(STEPS), str(GUIDANCE), "64x64")
-    assert (told["model"], told["window"], told["context"]) == (str(model), "auto", "none")
+    assert (told["model"], told["window"], told["context"]) == (str(model), "auto", "related")
     assert "g_mode" not in told  # SDXL's
     run(told["prompt"], "--negative", told["negative"], "--seed", told["seed"], "--out", "b.png")
     assert np.array_equal(pixels("a.png"), pixels("b.png"))
@@ -158,7 +158,8 @@ def test_tokens_prints_the_windows_and_draws_nothing(run, model, tmp_path):
         (reader / part).symlink_to(model / part)
     for file in ("model_index.json", "longclip_config.json"):
         (reader / file).symlink_to(model / file)
-    code, out, _ = run(LONG, "--tokens", "--negative", "grey", "--model", reader)  # it has no UNet, no VAE
+    asked = ("--tokens", "--negative", "grey", "--model", reader, "--context", "none")  # it has no UNet, no VAE
+    code, out, _ = run(LONG, *asked)
     assert code == 0
     assert out.splitlines()[0] == "360 tokens in 2 windows of at most 246"
     assert out.splitlines()[-2:] == ["4 tokens in 1 window of at most 246", 'window 1: 4 tokens; the text ends: "grey"']

@@ -1,6 +1,7 @@
 """The optimisation loop: a resumed run is the run that was never interrupted."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,8 +27,12 @@ def loss_of(module):
     return loss
 
 
-def run(module, path, *, stop=None):
-    return list(itertools.islice(optimise(module, loss_of(module), SCHEDULE, path), stop))
+def run(module, path, *, stop=None, schedule=SCHEDULE):
+    return list(itertools.islice(optimise(module, loss_of(module), schedule, path), stop))
+
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 has Muon")
+both_optimizers = pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=needs_muon)])
 
 
 @pytest.fixture
@@ -35,13 +40,15 @@ def always_due(monkeypatch):
     monkeypatch.setattr(Checkpoints, "due", lambda self: True)
 
 
-def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, always_due):
+@both_optimizers
+def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, always_due, optimizer):
+    schedule = replace(SCHEDULE, optimizer=optimizer)
     whole, broken = model(), model()
-    steps = run(whole, tmp_path / "whole")
+    steps = run(whole, tmp_path / "whole", schedule=schedule)
     # Stopped while step 6 is in the caller's hands: it is not saved yet and must be done again.
-    first = run(broken, tmp_path / "broken", stop=6)
+    first = run(broken, tmp_path / "broken", stop=6, schedule=schedule)
     resumed = model()
-    rest = run(resumed, tmp_path / "broken")
+    rest = run(resumed, tmp_path / "broken", schedule=schedule)
     assert [step.step for step in rest] == list(range(6, 13))
     assert first + rest[1:] == steps
     assert torch.equal(resumed.weight, whole.weight)
@@ -111,6 +118,36 @@ def test_training_learns_and_ends_with_the_averaged_weights(tmp_path):
     plain = Schedule(steps=12, batch_size=4, learning_rate=0.05, warmup=3)
     list(optimise(last, loss_of(last), plain, tmp_path / "plain"))
     assert not torch.equal(module.weight, last.weight)
+
+
+@needs_muon
+def test_muon_takes_the_weights_of_linear_layers_and_adamw_the_rest(tmp_path):
+    module = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8), nn.LayerNorm(8))
+    module[2].bias.requires_grad_(False)
+    state = prepare_state(module, replace(SCHEDULE, optimizer="muon"))
+    taken = {name: optimiser.param_groups[0]["params"] for name, optimiser in state.optimisers.items()}
+    assert [each.shape for each in taken["muon"]] == [(8, 8)]
+    assert {id(each) for each in taken["adamw"]} == {
+        id(each) for each in (module[0].weight, module[1].bias, module[2].weight)
+    }
+
+
+@needs_muon
+def test_muon_keeps_the_groups_decay():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    groups = [
+        {"params": list(part.parameters()), "weight_decay": decay}
+        for part, decay in zip(module, (0.5, 0.0), strict=True)
+    ]
+    state = prepare_state(module, replace(SCHEDULE, optimizer="muon"), groups=groups)
+    for optimiser in state.optimisers.values():
+        assert [group["weight_decay"] for group in optimiser.param_groups] == [0.5, 0.0]
+
+
+def test_a_torch_without_muon_says_so(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(LongClipError, match=r"optimizer 'muon' needs torch 2.9 or later, this is .*; choose adamw"):
+        prepare_state(model(), replace(SCHEDULE, optimizer="muon"))
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor():
