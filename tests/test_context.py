@@ -60,17 +60,34 @@ def test_each_sentence_of_a_span_has_its_own_choices_the_first_before_any_second
     assert chosen(sentences, (last - 1, last + 1), limit=40) == (0, 2)
 
 
-def test_a_word_that_many_sentences_hold_relates_nothing():
-    sentences = [*["the sky"] * 5, *FILLER, "the sky"]
+def test_of_a_word_that_many_sentences_hold_the_first_alone_counts():
+    sentences = ["x", *["the sky"] * 5, *FILLER, "the sky"]
     last = len(sentences) - 1
-    assert chosen(sentences, (last, last + 1), limit=20) == (last - 1,)
+    assert chosen(sentences, (last, last + 1), limit=30) == (1, last - 1)
 
 
 @pytest.mark.parametrize(("num_holders", "is_rare"), [(6, True), (32, True), (33, False)])
 def test_in_a_long_text_a_word_is_rare_up_to_32_sentences(num_holders, is_rare):
     sentences = [*["a kite"] * (num_holders - 1), *(f"x{index} y{index}" for index in range(1000)), "the kite"]
     last = len(sentences) - 1
-    assert chosen(sentences, (last, last + 1), limit=20) == (0 if is_rare else last - 1,)
+    assert chosen(sentences, (last, last + 1), limit=30) == ((0, 1) if is_rare else (0, last - 1))
+
+
+def test_an_answer_asks_for_what_its_question_asks_for_and_is_read_behind_it():
+    sentences = ["a mill", "a kite", *FILLER, "What of the kite and the mill?", "None."]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=40) == (0, 1, last - 1)
+    sentences[-2] = "So much of the kite and the mill."
+    assert chosen(sentences, (last, last + 1), limit=40) == (last - 3, last - 2, last - 1)
+
+
+def test_a_name_asks_before_other_words():
+    sentences = ["the kite and the mill", "all of that was for Ada", "then Ada", *FILLER, "kite mill of Ada"]
+    last = len(sentences) - 1
+    assert chosen(sentences, (last, last + 1), limit=20) == (1,)
+    sentences[1:3] = "all of that was for ada", "then ada"
+    sentences[-1] = "kite mill of ada"
+    assert chosen(sentences, (last, last + 1), limit=20) == (0,)
 
 
 def test_words_of_grammar_relate_nothing():

@@ -2,7 +2,18 @@
 
 from .development import DEVELOPMENT
 from .patterns import OWNERS, Phrases, with_article
-from .training import FIRST, SECOND, THIRD, TRAINING
+from .training import FIRST, FOURTH, SECOND, THIRD, TRAINING
 from .unseen import UNSEEN
 
-__all__ = ["DEVELOPMENT", "FIRST", "OWNERS", "SECOND", "THIRD", "TRAINING", "UNSEEN", "Phrases", "with_article"]
+__all__ = [
+    "DEVELOPMENT",
+    "FIRST",
+    "FOURTH",
+    "OWNERS",
+    "SECOND",
+    "THIRD",
+    "TRAINING",
+    "UNSEEN",
+    "Phrases",
+    "with_article",
+]

@@ -34,10 +34,10 @@ class Phrases:
     prose: Prose = TRAINING_PROSE  # what the story between the facts is made of
 
     def __add__(self, other: "Phrases") -> "Phrases":
-        """What both are made of; they tell the same traits."""
+        """What both are made of; the other tells no trait that this one does not."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         joined = {name: part + getattr(other, name) for name, part in parts.items() if name != "direct"}
-        direct = {trait: patterns + other.direct[trait] for trait, patterns in self.direct.items()}
+        direct = {trait: patterns + other.direct.get(trait, ()) for trait, patterns in self.direct.items()}
         return Phrases(direct=direct, **joined)
 
     def of(self, slot: Slot) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from itertools import permutations
 
 from .patterns import Phrases
+from .references import REFERENCES
 from .voices import VOICES
 
-__all__ = ["FIRST", "SECOND", "THIRD", "TRAINING"]
+__all__ = ["FIRST", "FOURTH", "SECOND", "THIRD", "TRAINING"]
 
 # What the miniature's CLIP learns first: few ways to say a thing.
 FIRST = Phrases(
@@ -483,5 +484,7 @@ THIRD = Phrases(
         "for it they chose {word}.",
     ),
 )
-# Then those of three writers who knew none of the others. All that is fine-tuned hears these.
-TRAINING = THIRD + VOICES
+# Then those of writers who knew none of the others: first three, then two more for references alone. All that is
+# fine-tuned hears these.
+FOURTH = THIRD + VOICES
+TRAINING = FOURTH + REFERENCES

@@ -4,7 +4,8 @@ A model this small does not learn its world from the contrastive loss alone in m
 with temporary heads that read the slots: from the picture, from the text's end-of-text feature and from the last
 token of each sentence. The contrastive loss joins half-way, and the heads are thrown away.
 
-The last round is about references: half of its captions are crowded with them.
+The last rounds are about references: half of their captions are crowded with them, and in the very last the text tower
+has two layers more.
 """
 
 import random
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ...storybook.phrases import FIRST, SECOND, THIRD, TRAINING, Phrases
+from ...storybook.phrases import FIRST, FOURTH, SECOND, THIRD, TRAINING, Phrases
 from ...storybook.scene import draw_scene
 from ...storybook.slots import MAX_WORDS, SLOTS
 from ..loop import Schedule, Step, optimise
@@ -35,7 +36,17 @@ from .texts import (
     word_indices,
 )
 
-__all__ = ["LENGTH", "ROUNDS", "WIDTH", "Round", "build_clip", "expand_clip", "shrink_clip", "train_clip"]
+__all__ = [
+    "LENGTH",
+    "ROUNDS",
+    "WIDTH",
+    "Round",
+    "build_clip",
+    "deepen_clip",
+    "expand_clip",
+    "shrink_clip",
+    "train_clip",
+]
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,15 @@ class Round:
     """One round: how long, in which phrases, what its batches are drawn from, beside the seed, and how often a caption
     is crowded with references.
 
-    Where that is ever, references count once more in the loss, and the vision tower stays as it is.
+    Where that is ever, references count once more in the loss, and the vision tower stays as it is. `layers` of the
+    text tower: where there are more than before, the new ones do nothing at first.
     """
 
     schedule: Schedule
     phrases: Phrases
     batches: str
     crowded: float = 0.0
+    layers: int = 4
 
 
 # By the name of its stage. Each starts from the weights of the one before.
@@ -57,7 +70,8 @@ ROUNDS = {
     "clip_warm_up": Round(Schedule(5000, 64, 1.5e-3, warmup=100), FIRST, "clip"),
     "clip_second": Round(Schedule(2400, 64, 1e-3, warmup=100), SECOND, "clip/phrases"),
     "clip_third": Round(Schedule(1500, 64, 1e-3, warmup=100), THIRD, "clip/more"),
-    "clip": Round(Schedule(3000, 64, 1e-3, warmup=100), TRAINING, "clip/references", crowded=0.5),
+    "clip_fourth": Round(Schedule(3000, 64, 1e-3, warmup=100), FOURTH, "clip/references", crowded=0.5),
+    "clip": Round(Schedule(4000, 64, 1e-3, warmup=100, optimizer="muon"), TRAINING, "clip/deep", crowded=0.5, layers=6),
 }
 WIDTH = 64
 LENGTH = 77
@@ -116,6 +130,29 @@ def shrink_clip(clip: CLIPModel, vocabulary: CompactVocabulary) -> CLIPModel:
     )
 
 
+def deepen_clip(clip: CLIPModel, num_layers: int) -> CLIPModel:
+    """The same model, to the bit, with a text tower of `num_layers`: among the old layers stand new ones that add
+    nothing until they are trained."""
+    old = len(clip.text_model.encoder.layers)
+    if num_layers == old:
+        return clip
+    values = clip.config.to_dict()
+    values["text_config"]["num_hidden_layers"] = num_layers
+    model = CLIPModel(CLIPConfig.from_dict(values))
+    places = [index * num_layers // old for index in range(old)]
+    layers = model.text_model.encoder.layers
+    for index, layer in enumerate(layers):
+        if index not in places:
+            for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+    for index, layer in zip(places, clip.text_model.encoder.layers, strict=True):
+        layers[index].load_state_dict(layer.state_dict())
+    rest = {name: weight for name, weight in clip.state_dict().items() if ".layers." not in name or "vision" in name}
+    model.load_state_dict(rest, strict=False)
+    return model
+
+
 def _with_vocabulary(clip: CLIPModel, numbers: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> CLIPModel:
     values = clip.config.to_dict()
     values["text_config"] |= dict(
@@ -133,8 +170,8 @@ class _WarmUp(nn.Module):
     """CLIP and its temporary heads, trained as one module.
 
     References form in steps: a sentence knows what it tells (first layer), the words that name another thing know what
-    was told of it (second), the sentence that leans on it knows its own fact (third). A head at each of them shows the
-    way and is faded out; two at the end, over the token states and the text feature, stay.
+    was told of it (in the middle), the sentence that leans on it knows its own fact (last layer but one). A head at
+    each of them shows the way and is faded out; two at the end, over the token states and the text feature, stay.
     """
 
     def __init__(self, clip: CLIPModel):
@@ -142,6 +179,8 @@ class _WarmUp(nn.Module):
         self.clip = clip
         self.feature_head = nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS)
         self.state_head = nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS)
+        before_last = len(clip.text_model.encoder.layers) - 1
+        self.step_layers = (1, (1 + before_last) // 2, before_last)
         self.step_heads = nn.ModuleList([nn.Linear(WIDTH, len(SLOTS) * MAX_WORDS) for _ in (DIRECT, CUE, REFERENCE)])
 
     def forward(
@@ -166,10 +205,10 @@ class _WarmUp(nn.Module):
                 loss = loss + weight * _named_loss(self.state_head(states), facts)
         image_logits = self.feature_head(image_features).unflatten(-1, (len(SLOTS), MAX_WORDS))
         loss = loss + cross_entropy(image_logits.flatten(0, 1), truth.flatten())
-        for place, head in enumerate(self.step_heads if steps else ()):
+        for place, layer, head in zip((DIRECT, CUE, REFERENCE), self.step_layers, self.step_heads, strict=True):
             here = batch.only(batch.places == place)
-            if len(here.rows):
-                states = text.hidden_states[1 + place][here.rows, here.positions]
+            if steps and len(here.rows):
+                states = text.hidden_states[layer][here.rows, here.positions]
                 loss = loss + steps * _named_loss(head(states), here)
         if contrastive == 0:
             return loss

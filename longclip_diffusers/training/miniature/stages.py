@@ -39,11 +39,12 @@ WAVES = (
     ("autoencoder", "clip_warm_up"),
     ("clip_second",),
     ("unet_first", "clip_third"),
-    ("unet_second", "clip"),
-    ("longclip", "latent_reader"),
-    ("unet_third",),
+    ("unet_second", "clip_fourth"),
+    ("latent_reader", "clip"),
+    ("unet_third", "longclip"),
     ("unet_fourth",),
     ("unet_fifth",),
+    ("unet_sixth",),
     ("unet",),
 )
 # Stages whose batches several processes can share.
@@ -128,16 +129,17 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
 
 
 def _clip_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    before, phrases = _round_before(name, clip.ROUNDS), clip.ROUNDS[name].phrases
+    before, plan = _round_before(name, clip.ROUNDS), clip.ROUNDS[name]
 
     def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         tokenizer = _stock_tokenizer()
-        vocabulary = CompactVocabulary(tokenizer, phrases)
+        vocabulary = CompactVocabulary(tokenizer, plan.phrases)
         model = (
             clip.shrink_clip(load_clip(shop.need(before), dtype=torch.float32), vocabulary)
             if before
             else clip.build_clip(vocabulary.size, vocabulary.end)
-        ).to(shop.device)  # type: ignore[arg-type]
+        )
+        model = clip.deepen_clip(model, plan.layers).to(shop.device)  # type: ignore[arg-type]
         checkpoints = shop.checkpoints(name)
         yield from clip.train_clip(
             model, vocabulary, tokenizer, seed=shop.seed, checkpoints=checkpoints, name=name, schedule=schedule

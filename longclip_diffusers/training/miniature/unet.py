@@ -46,8 +46,17 @@ ROUNDS = {
     "unet_second": Round("clip_second", Schedule(2600, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/second"),
     "unet_third": Round("clip_second", Schedule(4000, 48, 1.2e-3, warmup=100, averaging=0.998), "unet/third", True),
     "unet_fourth": Round("clip_third", Schedule(1500, 48, 1e-3, warmup=100, averaging=0.998), "unet/fourth", True),
-    "unet_fifth": Round("clip", Schedule(3000, 48, 1e-3, warmup=100, averaging=0.998), "unet/fifth", True),
-    "unet": Round("clip", Schedule(2000, 48, 1e-3, warmup=100, averaging=0.998), "unet/sixth", True, references=3.0),
+    "unet_fifth": Round("clip_fourth", Schedule(3000, 48, 1e-3, warmup=100, averaging=0.998), "unet/fifth", True),
+    "unet_sixth": Round(
+        "clip_fourth", Schedule(2000, 48, 1e-3, warmup=100, averaging=0.998), "unet/sixth", True, references=3.0
+    ),
+    "unet": Round(
+        "clip",
+        Schedule(4000, 48, 1e-3, warmup=100, averaging=0.998, optimizer="muon"),
+        "unet/seventh",
+        True,
+        references=2.0,
+    ),
 }
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
