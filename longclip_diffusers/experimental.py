@@ -30,12 +30,12 @@ class _ClipSideMixin(LongMixin):
         if self.tokenizer is not None:  # stock fixes this when it is built, and would go on at 77
             self.tokenizer_max_length = self.tokenizer.model_max_length
 
-    def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
+    def _plans(self, tower: Tower, texts: list[str], window: int, context: str | None = None) -> list[WindowPlan]:
         if (syntax := self.prompt_options.syntax) != "plain":
             raise PromptError(
                 f"syntax is {syntax!r}; this family reads 'plain' only, T5 would read the brackets as text."
             )
-        return super()._plans(tower, texts, window)
+        return super()._plans(tower, texts, window, context)
 
 
 class LongPromptSD3Mixin(_ClipSideMixin):

@@ -67,7 +67,7 @@ class LongLoadingMixin(_Pipeline):
         Args:
             longclip: as in `load_longclip`; with "auto" a given `text_encoder=` is taken as it is.
             keep, factor: of "stretch", see `stretch_positions`.
-            window, context, syntax: see `PromptOptions`; None is the sidecar's, else "auto", "related", "plain".
+            window, context, syntax: see `PromptOptions`; None is the sidecar's, else "auto", "auto", "plain".
             g_mode: SDXL's, see `LongPromptXLMixin`; None is the sidecar's, else "chunk".
 
         Raises:

@@ -65,8 +65,11 @@ class LongMixin(LongLoadingMixin):
             return (None, None), (None, None)
         towers = self._towers()
         window = common_window(self.prompt_options.window, towers)
+        context = self.prompt_options.context_of(text for side in (*positive, *negative) for text in side)
         plans = [
-            [self._plans(tower, texts, window) for tower, texts in zip(towers, side, strict=True)] if side else []
+            [self._plans(tower, texts, window, context) for tower, texts in zip(towers, side, strict=True)]
+            if side
+            else []
             for side in (positive, negative)
         ]
         rows = num_rows([plan for side in plans for each in side for plan in each], window=window)
@@ -80,15 +83,17 @@ class LongMixin(LongLoadingMixin):
             ]
         return encoded[0], encoded[1]
 
-    def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
+    def _plans(self, tower: Tower, texts: list[str], window: int, context: str | None = None) -> list[WindowPlan]:
+        # context: of the whole call; None where these are all of its texts.
         tokenizer, options = tower.tokenizer, self.prompt_options
         prompts = [parse_prompt(text, options.syntax) for text in texts]
+        context = options.context_of(texts) if context is None else context
         inversions = tokenizer.get_added_vocab().keys() - {*tokenizer.all_special_tokens}
         if inversions and isinstance(self, TextualInversionLoaderMixin):
             # A copy without a limit, or transformers warns of text that no encoder is going to see whole.
             convert = partial(self.maybe_convert_prompt, tokenizer=limited(tokenizer, NO_LIMIT))
             prompts = [prompt.converted(convert) for prompt in prompts]
-        return [tower.plan(prompt, window=window, context=options.context) for prompt in prompts]
+        return [tower.plan(prompt, window=window, context=context) for prompt in prompts]
 
     @contextmanager
     def _lora_scaled(self, towers: Sequence[Tower], scale: float | None) -> Iterator[None]:

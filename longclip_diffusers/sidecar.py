@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from .errors import CheckpointError, LongClipError, PromptError
-from .syntax import SYNTAXES
+from .syntax import SYNTAXES, parse_prompt
 from .windows import Context
 
 __all__ = [
@@ -23,9 +24,9 @@ __all__ = [
 ]
 
 SIDECAR = "longclip_config.json"
-AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length
+AUTO = "auto"  # for the encoder: look for one; for the window: the encoder's length; for the context: by the prompts
 GENERATION = "generation"  # the sidecar's key for `Generation`
-_CHOICES = {"context": get_args(Context), "syntax": SYNTAXES, "g_mode": ("chunk", "stretch", "first77")}
+_CHOICES = {"context": (AUTO, *get_args(Context)), "syntax": SYNTAXES, "g_mode": ("chunk", "stretch", "first77")}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class PromptOptions:
     """How a pipeline reads its prompts.
 
     window: tokens per window, BOS and EOS included; "auto" is the encoder's own length (77 rows where all is short).
-    context: "related" reads a window behind the earlier sentences it needs; "none" reads it alone.
+    context: "related" reads a window behind the earlier sentences it needs; "none" reads it alone; "auto" is "related",
+        but "none" for a call in which BREAK or .and() says where a window begins.
     syntax: "plain", prose taken literally; "a1111", "a1111-mean" or "compel": see `parse_prompt`.
     g_mode: how SDXL's second encoder reads a text longer than itself, see `LongPromptXLMixin`; unused else.
     """
 
     window: int | str = AUTO
-    context: str = "related"
+    context: str = AUTO
     syntax: str = "plain"
     g_mode: str = "chunk"
 
@@ -49,6 +51,14 @@ class PromptOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise PromptError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(map(repr, choices))}.")
+
+    def context_of(self, texts: Iterable[str]) -> str:
+        """The context that the prompts of one call are planned with: "related" or "none"."""
+        if self.context != AUTO:
+            return self.context
+        parsed = (parse_prompt(text, self.syntax) for text in texts if self.syntax != "plain")
+        breaks = any(len(reading.passages) > 1 for prompt in parsed for reading in prompt.readings)
+        return "none" if breaks else "related"
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def test_options_come_from_the_call_else_the_sidecar(stock_folder):
     load = StableDiffusionLongPipeline.from_pretrained
     assert load(stock_folder).prompt_options == saved
     assert load(stock_folder, window="auto").prompt_options == PromptOptions(context="none")
-    assert load(stock_folder, context="related").prompt_options == PromptOptions(window=50)
+    assert load(stock_folder, context="auto").prompt_options == PromptOptions(window=50)
 
 
 @pytest.mark.parametrize("option", [{"window": 1}, {"context": "far"}, {"syntax": "webui"}])

@@ -39,7 +39,7 @@ def test_absent_keys_are_the_defaults():
         ('{"longclip": 3}', "'longclip' is 3"),
         ('{"longclip": ""}', "'longclip' is ''"),
         ('{"window": "77"}', "window='77'"),
-        ('{"context": "far"}', "context='far': expected one of 'none', 'related'"),
+        ('{"context": "far"}', "context='far': expected one of 'auto', 'none', 'related'"),
         ('{"syntax": null}', "syntax=None"),
     ],
 )

@@ -93,10 +93,11 @@ class Options:
     """Tokens the encoder reads at once; auto is its own length."""
 
     context: Annotated[
-        Literal["none", "related"] | None,
-        arg(metavar="none|related", help_behavior_hint="(default: the model's, else related)"),
+        Literal["auto", "none", "related"] | None,
+        arg(metavar="auto|none|related", help_behavior_hint="(default: the model's, else auto)"),
     ] = None
-    """related: read each later sentence behind the earlier ones it needs; none: read every window by itself."""
+    """related: read each later sentence behind the earlier ones it needs; none: read every window by itself; auto:
+    related, but none where BREAK or .and() says where windows begin."""
 
     compare: bool = False
     """Put the picture that stock diffusers draws of the first 77 tokens beside the long one, same seed."""

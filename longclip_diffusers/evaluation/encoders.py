@@ -49,7 +49,7 @@ def hard_windows(text: str, tokenizer: CLIPTokenizer, *, window: int = CLIP_LENG
 class HardWindowsPipeline(StableDiffusionLongPipeline):
     """Reads every prompt in hard windows."""
 
-    def _plans(self, tower: Tower, texts: list[str], window: int) -> list[WindowPlan]:
+    def _plans(self, tower: Tower, texts: list[str], window: int, context: str | None = None) -> list[WindowPlan]:
         return [hard_windows(text, tower.tokenizer, window=window) for text in texts]
 
 

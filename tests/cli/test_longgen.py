@@ -96,7 +96,7 @@ def test_file_says_how_to_draw_it_again(run, model):
     assert told["prompt"] == LONG
     assert told["negative"] == "grey"
     assert (told["steps"], told["guidance"], told["size"]) == (str(STEPS), str(GUIDANCE), "64x64")
-    assert (told["model"], told["window"], told["context"]) == (str(model), "auto", "related")
+    assert (told["model"], told["window"], told["context"]) == (str(model), "auto", "auto")
     assert "g_mode" not in told  # SDXL's
     run(told["prompt"], "--negative", told["negative"], "--seed", told["seed"], "--out", "b.png")
     assert np.array_equal(pixels("a.png"), pixels("b.png"))

@@ -21,7 +21,7 @@ def run(tmp_path_factory):
 
 def test_a_run_leaves_its_recipe_its_log_and_a_clip(run, capsys):
     recipe = json.loads((run / "recipe.json").read_text())
-    assert (recipe["objective"], recipe["lr"], recipe["steps"]) == ("both", 1e-3, 2)
+    assert (recipe["objective"], recipe["lr"], recipe["steps"]) == ("both", 1.5e-3, 2)
     assert {path.name for path in run.iterdir()} >= {"best", "last", "checkpoints", "log.jsonl", "tensorboard"}
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert (

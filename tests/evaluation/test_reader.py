@@ -100,7 +100,7 @@ class Oracle:
 
 @pytest.mark.parametrize("phrases", [TRAINING, UNSEEN], ids=["training", "unseen"])
 def test_the_probe_counts_by_position_and_by_kind(encoder, tokenizer, phrases):
-    rows = probe_rows(Oracle(5), encoder, tokenizer, num_scenes=200, seed=5, phrases=phrases)
+    rows = probe_rows(Oracle(5), encoder, tokenizer, num_scenes=240, seed=5, phrases=phrases)
     counts = {row.column: row.n for row in rows}
     assert list(counts) == [
         *("0-20", "20-40", "40-60", "60-77", "details", "opening"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import toys
 from drawing import CHAPTER, KINDS, SENTENCE, draw
 
@@ -52,6 +53,24 @@ def test_chapters_are_read_in_context_unless_told_otherwise():
     assert np.array_equal(draw(pipe, CHAPTER), read)
     pipe.prompt_options = type(pipe.prompt_options)(context="none")
     assert not np.array_equal(draw(pipe, CHAPTER), read)
+
+
+@pytest.mark.parametrize(("syntax", "prompt"), [("a1111", "a cat BREAK a dog"), ("compel", '("a cat", "a dog").and()')])
+def test_windows_that_a_prompt_begins_itself_stand_alone_unless_told_otherwise(syntax, prompt):
+    kind = KINDS["text2img"]
+    pipe = kind.long(**kind.components(length=77))
+    rows = {}
+    for context in ("auto", "none", "related"):
+        pipe.prompt_options = type(pipe.prompt_options)(syntax=syntax, context=context)
+        for negative in ("dark", CHAPTER):
+            with torch.no_grad():
+                both = pipe.encode_prompt(prompt, "cpu", 1, True, negative_prompt=negative)
+            rows[context, negative == CHAPTER] = torch.cat(both)
+    for long_negative in (False, True):
+        assert torch.equal(rows["auto", long_negative], rows["none", long_negative])
+        assert rows["auto", long_negative].shape != rows["related", long_negative].shape
+    pipe.prompt_options = type(pipe.prompt_options)(syntax=syntax)
+    assert pipe.plan_prompt(CHAPTER).context == "related"
 
 
 def test_callbacks_see_the_long_embeddings():
