@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import PromptError
@@ -58,6 +59,12 @@ def parse_prompt(text: str, syntax: str) -> Prompt:
         raise PromptError(f"syntax is {syntax!r}; it can be {', '.join(map(repr, SYNTAXES[:-1]))} or {SYNTAXES[-1]!r}.")
     if syntax == "plain" or not isinstance(text, str):
         return Prompt(syntax, (Reading((Passage(((text, 1.0),)),)),))  # reading the passage refuses what is no str
+    return _parsed(text, syntax)
+
+
+# Compel's grammar takes seconds for a long chapter, and one call asks for a prompt's windows, context and each encoder.
+@lru_cache(maxsize=16)
+def _parsed(text: str, syntax: str) -> Prompt:
     if syntax == "compel":
         return Prompt(syntax, tuple(Reading(passages, share) for share, passages in parse_compel(text)))
     return Prompt(syntax, (Reading(parse_a1111(text)),))
