@@ -79,7 +79,7 @@ def related_sentences(
         ]
         # The first choice of every sentence before the second of any.
         related = [index for choices in zip_longest(*ranked) for index in choices if index is not None]
-        if start and _is_question(sentences, start - 1):
+        if _is_answer(sentences, start):
             related.insert(0, start - 1)
         related = [each for index in related for each in _exchange(sentences, index) if each < start]
         chosen.append(_choose(related, lengths, (start, stop), limit))
@@ -97,13 +97,13 @@ def _names(sentences: Sequence[str]) -> set[str]:
     return {word.lower() for sentence in sentences for word in re.findall(r"(?<=[\w,;] )[A-Z]\w+", sentence)}
 
 
-def _is_question(sentences: Sequence[str], index: int) -> bool:
-    return sentences[index].endswith("?")
+def _is_answer(sentences: Sequence[str], index: int) -> bool:
+    return index > 0 and sentences[index - 1].endswith("?")
 
 
 def _asked(words: Sequence[set[str]], sentences: Sequence[str], index: int) -> set[str]:
     # An answer is about what its question is about.
-    return words[index] | words[index - 1] if index and _is_question(sentences, index - 1) else words[index]
+    return words[index] | words[index - 1] if _is_answer(sentences, index) else words[index]
 
 
 def _has_pronoun(sentence: str) -> bool:
@@ -122,7 +122,7 @@ def _ranked(words: set[str], rare: dict[str, list[int]], names: set[str], start:
 
 def _exchange(sentences: Sequence[str], index: int) -> Sequence[int]:
     # A sentence; a question and what follows it, whichever of them was asked for.
-    first = index - 1 if index and sentences[index - 1].endswith("?") else index
+    first = index - 1 if _is_answer(sentences, index) else index
     return (first, first + 1) if sentences[first].endswith("?") else (index,)
 
 

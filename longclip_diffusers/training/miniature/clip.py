@@ -77,6 +77,7 @@ WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
 PAINTED_AT_ONCE = 64
+TEXT_LAYERS = "text_model.encoder.layers."
 FILLED_FROM = 0.2  # share of the steps after which captions fill the 77 tokens
 STEPS_UNTIL, STEPS_FADE = 0.75, 0.25  # when the heads of the steps to a reference are gone, and over which share
 CONTRASTIVE_FROM = 0.5  # share of the steps before the contrastive loss joins
@@ -136,9 +137,7 @@ def deepen_clip(clip: CLIPModel, num_layers: int) -> CLIPModel:
     old = len(clip.text_model.encoder.layers)
     if num_layers == old:
         return clip
-    values = clip.config.to_dict()
-    values["text_config"]["num_hidden_layers"] = num_layers
-    model = CLIPModel(CLIPConfig.from_dict(values))
+    model = _untrained(clip, {"num_hidden_layers": num_layers})
     places = [index * num_layers // old for index in range(old)]
     layers = model.text_model.encoder.layers
     for index, layer in enumerate(layers):
@@ -148,22 +147,26 @@ def deepen_clip(clip: CLIPModel, num_layers: int) -> CLIPModel:
                 nn.init.zeros_(last.bias)
     for index, layer in zip(places, clip.text_model.encoder.layers, strict=True):
         layers[index].load_state_dict(layer.state_dict())
-    rest = {name: weight for name, weight in clip.state_dict().items() if ".layers." not in name or "vision" in name}
+    rest = {name: weight for name, weight in clip.state_dict().items() if not name.startswith(TEXT_LAYERS)}
     model.load_state_dict(rest, strict=False)
     return model
 
 
 def _with_vocabulary(clip: CLIPModel, numbers: tuple[Any, ...], convert: Callable[[Tensor], Tensor]) -> CLIPModel:
-    values = clip.config.to_dict()
-    values["text_config"] |= dict(
-        zip(("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"), numbers, strict=True)
-    )
     weights = clip.state_dict()
     name = "text_model.embeddings.token_embedding.weight"
     weights[name] = convert(weights[name].cpu())
-    model = CLIPModel(CLIPConfig.from_dict(values))
+    names = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    model = _untrained(clip, dict(zip(names, numbers, strict=True)))
     model.load_state_dict(weights)
     return model
+
+
+def _untrained(clip: CLIPModel, changes: dict[str, Any]) -> CLIPModel:
+    """A new model of the same sizes, but for those of its text tower that change."""
+    values = clip.config.to_dict()
+    values["text_config"] |= changes
+    return CLIPModel(CLIPConfig.from_dict(values))
 
 
 class _WarmUp(nn.Module):
