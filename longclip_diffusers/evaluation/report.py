@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # detail imports Row from here
 
 __all__ = ["Row", "hash_model", "hash_source", "plot_recall", "table", "tall_table", "write_json"]
 
-BIN, FEWEST = 20, 20  # tokens a plotted point, and the facts it needs
+FEWEST = 20  # facts that a plotted point needs
 
 
 @dataclass(frozen=True)
@@ -83,49 +83,84 @@ def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([written[0], "|---" * len(head) + "|", *written[1:]])
 
 
-def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"]) -> None:
-    """Recall of details told directly, a line for each encoder, as a PNG; chance is the first encoder's.
+@dataclass(frozen=True)
+class _Panel:
+    """Facts of one kind of text, told directly or by reference: where each is plotted, and what the axes say."""
 
-    In long captions against the position of the sentence that tells it; in chapters, where there are any, by quarter.
+    kind: str
+    by_reference: bool
+    place: Callable[["Fact"], float]
+    xlabel: str
+    ylabel: str
+
+    def counts(self, fact: "Fact") -> bool:
+        return fact.kind == self.kind and (fact.distance is not None) is self.by_reference
+
+
+def _middle(tokens: int | None, width: int) -> float:
+    """Of the bin of `width` tokens that holds `tokens`."""
+    return ((tokens or 0) // width + 0.5) * width
+
+
+_TOLD, _REFERRED = "details told directly: recall", "told by reference: recall"
+_PANELS = (
+    _Panel("long", False, lambda fact: _middle(fact.position, 20), "long captions: position in tokens", _TOLD),
+    _Panel("chapter", False, lambda fact: fact.quarter, "chapters: quarter of the text's tokens", _TOLD),
+    _Panel(
+        "long",
+        True,
+        lambda fact: _middle(fact.distance, 40),
+        "long captions: tokens back to what is referred to",
+        _REFERRED,
+    ),
+    _Panel(
+        "chapter",
+        True,
+        lambda fact: _middle(fact.distance, 200),
+        "chapters: tokens back to what is referred to",
+        _REFERRED,
+    ),
+)
+
+
+def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"]) -> None:
+    """Recall, a line for each encoder, as a PNG of the panels there are facts for; chance is the first encoder's.
+
+    Details told directly, in long captions by the position of the sentence that tells them, in chapters by quarter; and
+    what is told by reference, by the distance to what it refers to.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    told = {encoder: [fact for fact in every if fact.distance is None] for encoder, every in facts.items()}
-    kinds = [kind for kind in _PLACES if any(fact.kind == kind for every in told.values() for fact in every)]
-    figure, panels = plt.subplots(
-        1, max(1, len(kinds)), figsize=(2 + 5.5 * max(1, len(kinds)), 4.6), squeeze=False, layout="constrained"
+    panels = [panel for panel in _PANELS if any(panel.counts(fact) for every in facts.values() for fact in every)]
+    rows, columns = (2, 2) if len(panels) > 2 else (1, max(1, len(panels)))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2 + 5.5 * columns, 4.2 * rows), squeeze=False, layout="constrained"
     )
-    for axes, kind in zip(panels[0], kinds, strict=False):
-        place, label = _PLACES[kind]
-        for number, (encoder, every) in enumerate(told.items()):
-            here = [fact for fact in every if fact.kind == kind]
+    for spare in grid.flat[len(panels) :]:
+        spare.set_visible(False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        for number, (encoder, every) in enumerate(facts.items()):
+            here = [fact for fact in every if panel.counts(fact)]
+            # Every second line is dashed: where one lies on another, both are seen.
             style = {"marker": "osv^D"[number % 5], "markersize": 4, "color": f"C{number}", "label": encoder}
-            axes.plot(*_curve([place(fact) for fact in here], [fact.shown for fact in here]), **style)
-        first = [fact.by_chance for fact in next(iter(told.values())) if fact.kind == kind]
+            style["linestyle"] = ("-", "--")[number % 2]
+            axes.plot(*_curve([panel.place(fact) for fact in here], [fact.shown for fact in here]), **style)
+        first = [fact.by_chance for fact in next(iter(facts.values())) if panel.counts(fact)]
         axes.axhline(np.mean(first), color="grey", linestyle="--", linewidth=1, label="chance")
-        axes.set(xlabel=label, ylabel="detail recall", ylim=(0, 1.03))
-    if "long" in kinds:
-        note = "77 tokens: stock Stable Diffusion stops reading"
-        panels[0][kinds.index("long")].axvline(CLIP_LENGTH, color="grey", linestyle=":", label=note)
-    if "chapter" in kinds:
-        panels[0][kinds.index("chapter")].set_xticks(range(1, 5))
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, ylim=(0, 1.03))
+        if panel.kind == "long":
+            axes.axvline(
+                CLIP_LENGTH, color="grey", linestyle=":", label="77 tokens: stock Stable Diffusion stops reading"
+            )
+        elif not panel.by_reference:
+            axes.set_xticks(range(1, 5))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-# Where a fact of a kind of text is plotted, and what the axis says.
-_PLACES: dict[str, tuple[Callable[["Fact"], float], str]] = {
-    "long": (
-        lambda fact: (fact.position // BIN + 0.5) * BIN,
-        "long captions: token position of the sentence that tells the detail",
-    ),
-    "chapter": (lambda fact: fact.quarter, "chapters: quarter of the text's tokens"),
-}
 
 
 def _curve(places: Sequence[float], shown: Sequence[bool]) -> tuple[list[float], list[float]]:

@@ -1,6 +1,7 @@
 """Detail recall: it counts what is shown where and how it is told, and says how sure it is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,11 +162,14 @@ def test_report_files_say_what_was_measured(tmp_path):
     assert hash_model(model) != hashes
 
 
-def test_the_plot_has_a_panel_more_where_there_are_chapters(tmp_path):
+def test_the_plot_has_a_panel_for_each_kind_of_fact_there_is(tmp_path):
     sizes = []
-    for every in (facts(shown=30), facts(shown=30) + facts(shown=9, kind="chapter", quarter=2)):
+    told = facts(shown=30)
+    referred = [replace(fact, distance=100) for fact in told]
+    for every in (told, told + facts(shown=9, kind="chapter", quarter=2), told + referred):
         plot_recall(tmp_path / "plot.png", {"long": every})
         with Image.open(tmp_path / "plot.png") as drawn:
-            sizes.append(drawn.width)
-    assert sizes[0] > 500
-    assert sizes[1] > 1.5 * sizes[0]
+            sizes.append(drawn.size)
+    assert sizes[0][0] > 500
+    assert sizes[1][0] > 1.5 * sizes[0][0]
+    assert sizes[2] == sizes[1]
