@@ -4,7 +4,8 @@ import pytest
 import torch
 import toys
 import toys_xl
-from compel import Compel, ReturnedEmbeddingsType
+from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
+from diffusers import StableDiffusionXLPipeline
 from torch.testing import assert_close
 
 from longclip_diffusers import StableDiffusionLongPipeline, StableDiffusionXLLongPipeline, encode_long_prompt
@@ -273,6 +274,23 @@ def test_sdxl_is_compels_for_each_encoder(text):
     towers = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
     expected = torch.cat([Compel(*tower, returned_embeddings_type=kind)(text) for tower in towers], dim=-1)
     assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+# With weights in its brackets compel's `.and()` fails: it pads rows, and CompelForSDXL gives it pooled vectors as well.
+@pytest.mark.parametrize("text", [text for text in COMPEL_PROMPTS if ".and(1" not in text])
+def test_sdxls_rows_are_those_of_compel_for_sdxl(text):
+    pipe = pipeline_xl("compel")
+    ours, *_ = encode_xl(pipe, text)
+    assert_close(ours, CompelForSDXL(pipe)(text).embeds, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [text for text in COMPEL_PROMPTS if "(" not in text])
+def test_sdxl_pools_the_text_where_compel_for_sdxl_pools_the_signs_too(text):
+    pipe = pipeline_xl("compel")
+    stock = StableDiffusionXLPipeline(**pipe.components)
+    without, raw = (encode_xl(stock, each)[2] for each in (text.replace("+", "").replace("-", ""), text))
+    assert torch.equal(encode_xl(pipe, text)[2], without)
+    assert_close(CompelForSDXL(pipe)(text).pooled_embeds, raw, **ROUNDING)
 
 
 def test_sdxl_blends_pooled_vectors_as_it_blends_rows():
