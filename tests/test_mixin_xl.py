@@ -135,6 +135,20 @@ def test_row_r_of_both_encoders_comes_from_the_same_token(length, length_2, cont
         assert content == pipe.tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
 
 
+# "auto" is "none" here, where it is "related" without BREAK.
+@pytest.mark.parametrize("context", ["none", "related", "auto"])
+@pytest.mark.parametrize(("length", "length_2"), [(248, 77), (77, 77), (248, 248), (77, 248), (248, 100)])
+def test_row_r_comes_from_the_same_token_on_both_sides_of_a_break(length, length_2, context):
+    pipe = long_pipeline(length, length_2, context=context, syntax="a1111")
+    without_depth(pipe.text_encoder)
+    without_depth(pipe.text_encoder_2)
+    embeds, *_ = encode(pipe, f"a cat BREAK {CHAPTER}BREAK {LONG}")
+    first, second = ids_of_rows(pipe, embeds)
+    assert torch.equal(first, second)
+    content = [token for token in first[0].tolist() if 0 <= token < 512]
+    assert content == pipe.tokenizer(f"a cat {CHAPTER}{LONG}", add_special_tokens=False, verbose=False).input_ids
+
+
 def test_windows_of_both_encoders_hold_one_start_and_one_end():
     pipe = long_pipeline()
     without_depth(pipe.text_encoder)
@@ -341,8 +355,9 @@ def test_textual_inversion_is_stocks():
     assert_equal(encode(long, **call), encode(stock, **call))
 
 
-def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end():
-    pipe = with_inversion(long_pipeline())
+@pytest.mark.parametrize("context", ["none", "related"])
+def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end(context):
+    pipe = with_inversion(long_pipeline(context=context))
     without_depth(pipe.text_encoder)
     without_depth(pipe.text_encoder_2)
     for shift in range(4):  # one of them would cut the group at the edge of a piece of 77
