@@ -52,6 +52,7 @@ CALLS = {
     "clip skip": {"prompt": "a cat", "clip_skip": 1},
     "clip skip with all": {"prompt": "a", "prompt_2": "b", "negative_prompt": "c", "clip_skip": 2},
     "batch": {"prompt": ["a cat", "a dog"], "prompt_2": ["b", "c d"], "negative_prompt": ["x", "y z"]},
+    "only a second negative": {"prompt": "a cat", "negative_prompt_2": "grey"},
     "one negative": {"prompt": ["a cat", "a dog"], "negative_prompt": "dark", "negative_prompt_2": "grey"},
     "images": {"prompt": ["a cat", "a dog"], "negative_prompt": "dark", "num_images_per_prompt": 3},
     "no guidance": {"prompt": "a cat", "negative_prompt": "x", "do_classifier_free_guidance": False},
@@ -269,6 +270,22 @@ def test_the_longest_text_of_all_decides_the_rows(texts):
     positive, negative, *_ = encode(pipe, **texts)
     rows = 248 * len(pipe.plan_prompt(CHAPTER).windows)
     assert positive.shape == negative.shape == (1, rows, toys.WIDTH + toys_xl.WIDTH_2)
+
+
+@pytest.mark.parametrize("context", ["none", "related"])
+@pytest.mark.parametrize("side", ["prompt", "negative_prompt"])
+def test_each_encoder_reads_its_own_text(side, context):
+    pipe = long_pipeline(context=context)
+    short, long = ({"prompt": "x", "negative_prompt": "x", side: text} for text in ("a cat", CHAPTER))
+    at = ("prompt", "negative_prompt").index(side)
+    ours = encode(pipe, **short, **{f"{side}_2": CHAPTER})
+    first, second = halves(ours[at])
+    expected = encode(pipe, **long)
+    assert_close(second, halves(expected[at])[1], **ROUNDING)
+    assert_close(ours[2 + at], expected[2 + at], **ROUNDING)
+    # The short prompt with as many rows: of a call whose other side is long.
+    other = {"prompt": "negative_prompt", "negative_prompt": "prompt"}[side]
+    assert_close(first, halves(encode(pipe, **{**short, other: CHAPTER})[at])[0], **ROUNDING)
 
 
 def test_batch_equals_its_singles():
