@@ -377,11 +377,14 @@ def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end(context
     pipe = with_inversion(long_pipeline(context=context))
     without_depth(pipe.text_encoder)
     without_depth(pipe.text_encoder_2)
+    read = []  # by the second encoder, each row a window or a piece
+    pipe.text_encoder_2.register_forward_pre_hook(lambda _, arguments: read.extend(arguments[0].tolist()))
     for shift in range(4):  # one of them would cut the group at the edge of a piece of 77
         embeds, *_ = encode(pipe, "a " * (72 + shift) + "<place> " + "b " * 20)
         first, second = ids_of_rows(pipe, embeds)
         assert torch.equal(first, second)
         assert [token for token in second[0].tolist() if token >= 514] == [514, 515, 516]
+    assert all([token for token in row if token >= 514] in ([], [514, 515, 516]) for row in read)
 
 
 def test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion():
