@@ -2,6 +2,9 @@
 
 Both read most of a prompt through T5 (256 or 512 tokens, cut off and logged by stock beyond). What a longer CLIP side
 brings was never measured; the model saw 77 rows of it in training. Hence experimental.
+
+The long encoder takes the short one's place after stock's constructor has run. That is as if it had been built with
+it: the constructor keeps one value of tokenizer or encoder, `tokenizer_max_length`, and `load_longclip` sets it anew.
 """
 
 import warnings

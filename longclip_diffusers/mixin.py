@@ -188,6 +188,9 @@ class LongPromptXLMixin(PromptCacheMixin, LongMixin):
     With `context="related"` the rows are those of the text's tokens in order, in every mode. Rows are aligned where
     both encoders read the same text and both tokenizers know the same textual inversions; not with `prompt_2`.
     The refiner has encoder 2 only: it reads in windows of that one's length.
+
+    The pooled vector is that of the text without its weights' signs, as stock SDXL pools it. So of CompelForSDXL, which
+    pools "a red++ cat" signs and all, `syntax="compel"` has the embeddings on one window and not the pooled vector.
     """
 
     clip_encoders = (FIRST, SECOND)

@@ -214,6 +214,18 @@ def test_from_pipe_shares_and_draws_the_same(stock, long, components):
 
 
 @FAMILIES
+@pytest.mark.filterwarnings("ignore:text_encoder_2 is stretched and was not fine-tuned")
+def test_nothing_stays_at_77_unnoticed(stock, long, components):
+    both = {"g_mode": "stretch"} if stock is StableDiffusion3Pipeline else {}  # the limit is the shorter encoder's
+    pipe = AutoLongPipeline.from_pipe(stock(**components()), longclip="stretch", **both)
+    assert pipe.tokenizer_max_length == pipe.tokenizer.model_max_length == 248
+    # What stock's constructor keeps of an encoder or a tokenizer is what it keeps of those that came later.
+    kept = {name: value for name, value in vars(stock(**pipe.components)).items() if isinstance(value, int | str)}
+    assert "tokenizer_max_length" in kept
+    assert kept.items() <= vars(pipe).items()
+
+
+@FAMILIES
 def test_painter_draws_without_a_unet(stock, long, components):
     painter = Painter(long(**components()), Generation(1, 3.0), (64, 64))
     assert painter("a cat", seed=1).size == (64, 64)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import toys
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline, UNet2DModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from drawing import CHAPTER, draw
 from peft import LoraConfig
 
@@ -15,6 +16,7 @@ from longclip_diffusers import (
     StableDiffusionLongControlNetPipeline,
     StableDiffusionLongImg2ImgPipeline,
     StableDiffusionLongPipeline,
+    load_text_encoder,
     load_tokenizer,
 )
 from longclip_diffusers.errors import CheckpointError, LongClipError, ModelError
@@ -135,6 +137,16 @@ def test_without_a_text_encoder(bundled_folder, long_folder):
     assert pipe.text_encoder is None
     with pytest.raises(ModelError, match="without a text encoder"):
         pipe.load_longclip(long_folder)
+
+
+# ---- attention
+
+
+def test_encoders_and_unet_attend_by_sdpa(stock_folder, long_folder):
+    pipe = StableDiffusionLongPipeline.from_pretrained(stock_folder, longclip=long_folder)
+    for encoder in (load_text_encoder(long_folder), stretch_text_encoder(toys.text_encoder()), pipe.text_encoder):
+        assert encoder.config._attn_implementation == "sdpa"
+    assert {type(processor) for processor in pipe.unet.attn_processors.values()} == {AttnProcessor2_0}
 
 
 # ---- encoder and tokenizer

@@ -238,12 +238,14 @@ def test_textual_inversion_draws_what_stock_draws():
     assert not torch.equal(ours[0], encode(long, "a cat at place")[0])
 
 
-def test_textual_inversion_group_is_read_whole_wherever_it_stands():
+@pytest.mark.parametrize("context", ["none", "related"])
+def test_textual_inversion_group_is_read_whole_wherever_it_stands(context):
     pipe = with_inversion(long_pipeline(77))
+    pipe.prompt_options = PromptOptions(context=context)
     group = tuple(pipe.tokenizer.convert_tokens_to_ids(["<place>", "<place>_1", "<place>_2"]))
     for shift in range(4):  # one of them would cut the group at the window's edge
         plan = pipe.plan_prompt("a " * (72 + shift) + "<place> " + "b " * 20)
-        found = [window.ids[at : at + 3] for window in plan.windows for at in range(len(window.ids))]
+        found = [window.own_ids[at : at + 3] for window in plan.windows for at in range(len(window.own_ids))]
         assert found.count(group) == 1
 
 

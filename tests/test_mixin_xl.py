@@ -52,6 +52,7 @@ CALLS = {
     "clip skip": {"prompt": "a cat", "clip_skip": 1},
     "clip skip with all": {"prompt": "a", "prompt_2": "b", "negative_prompt": "c", "clip_skip": 2},
     "batch": {"prompt": ["a cat", "a dog"], "prompt_2": ["b", "c d"], "negative_prompt": ["x", "y z"]},
+    "only a second negative": {"prompt": "a cat", "negative_prompt_2": "grey"},
     "one negative": {"prompt": ["a cat", "a dog"], "negative_prompt": "dark", "negative_prompt_2": "grey"},
     "images": {"prompt": ["a cat", "a dog"], "negative_prompt": "dark", "num_images_per_prompt": 3},
     "no guidance": {"prompt": "a cat", "negative_prompt": "x", "do_classifier_free_guidance": False},
@@ -133,6 +134,20 @@ def test_row_r_of_both_encoders_comes_from_the_same_token(length, length_2, cont
     for row, prompt in zip(first.tolist(), prompts, strict=True):
         content = [token for token in row if 0 <= token < 512]
         assert content == pipe.tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+
+
+# "auto" is "none" here, where it is "related" without BREAK.
+@pytest.mark.parametrize("context", ["none", "related", "auto"])
+@pytest.mark.parametrize(("length", "length_2"), [(248, 77), (77, 77), (248, 248), (77, 248), (248, 100)])
+def test_row_r_comes_from_the_same_token_on_both_sides_of_a_break(length, length_2, context):
+    pipe = long_pipeline(length, length_2, context=context, syntax="a1111")
+    without_depth(pipe.text_encoder)
+    without_depth(pipe.text_encoder_2)
+    embeds, *_ = encode(pipe, f"a cat BREAK {CHAPTER}BREAK {LONG}")
+    first, second = ids_of_rows(pipe, embeds)
+    assert torch.equal(first, second)
+    content = [token for token in first[0].tolist() if 0 <= token < 512]
+    assert content == pipe.tokenizer(f"a cat {CHAPTER}{LONG}", add_special_tokens=False, verbose=False).input_ids
 
 
 def test_windows_of_both_encoders_hold_one_start_and_one_end():
@@ -257,6 +272,22 @@ def test_the_longest_text_of_all_decides_the_rows(texts):
     assert positive.shape == negative.shape == (1, rows, toys.WIDTH + toys_xl.WIDTH_2)
 
 
+@pytest.mark.parametrize("context", ["none", "related"])
+@pytest.mark.parametrize("side", ["prompt", "negative_prompt"])
+def test_each_encoder_reads_its_own_text(side, context):
+    pipe = long_pipeline(context=context)
+    short, long = ({"prompt": "x", "negative_prompt": "x", side: text} for text in ("a cat", CHAPTER))
+    at = ("prompt", "negative_prompt").index(side)
+    ours = encode(pipe, **short, **{f"{side}_2": CHAPTER})
+    first, second = halves(ours[at])
+    expected = encode(pipe, **long)
+    assert_close(second, halves(expected[at])[1], **ROUNDING)
+    assert_close(ours[2 + at], expected[2 + at], **ROUNDING)
+    # The short prompt with as many rows: of a call whose other side is long.
+    other = {"prompt": "negative_prompt", "negative_prompt": "prompt"}[side]
+    assert_close(first, halves(encode(pipe, **{**short, other: CHAPTER})[at])[0], **ROUNDING)
+
+
 def test_batch_equals_its_singles():
     pipe = long_pipeline()
     prompts = [CHAPTER, LONG, "a cat"]
@@ -341,15 +372,19 @@ def test_textual_inversion_is_stocks():
     assert_equal(encode(long, **call), encode(stock, **call))
 
 
-def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end():
-    pipe = with_inversion(long_pipeline())
+@pytest.mark.parametrize("context", ["none", "related"])
+def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end(context):
+    pipe = with_inversion(long_pipeline(context=context))
     without_depth(pipe.text_encoder)
     without_depth(pipe.text_encoder_2)
+    read = []  # by the second encoder, each row a window or a piece
+    pipe.text_encoder_2.register_forward_pre_hook(lambda _, arguments: read.extend(arguments[0].tolist()))
     for shift in range(4):  # one of them would cut the group at the edge of a piece of 77
         embeds, *_ = encode(pipe, "a " * (72 + shift) + "<place> " + "b " * 20)
         first, second = ids_of_rows(pipe, embeds)
         assert torch.equal(first, second)
         assert [token for token in second[0].tolist() if token >= 514] == [514, 515, 516]
+    assert all([token for token in row if token >= 514] in ([], [514, 515, 516]) for row in read)
 
 
 def test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion():

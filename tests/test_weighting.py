@@ -4,7 +4,8 @@ import pytest
 import torch
 import toys
 import toys_xl
-from compel import Compel, ReturnedEmbeddingsType
+from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
+from diffusers import StableDiffusionXLPipeline
 from torch.testing import assert_close
 
 from longclip_diffusers import StableDiffusionLongPipeline, StableDiffusionXLLongPipeline, encode_long_prompt
@@ -116,16 +117,33 @@ def test_break_and_conjunctions_are_lists_of_texts(syntax, tokenizer, encoder, e
     assert torch.equal(encode(text, syntax), expected)
 
 
-def test_a1111_mean_multiplies_and_restores_the_windows_mean(encode):
-    plain = encode("a red cat", "plain")
-    factors = torch.ones(77, 1)
-    factors[2:5] = 1.3
-    expected = plain * factors
-    expected = expected * (plain.mean() / expected.mean())  # modules/sd_emphasis.py of A1111's web UI
-    ours = encode("a (red:1.3) cat", "a1111-mean")
-    assert_close(ours, expected, **ROUNDING)
-    assert_close(ours.mean(), plain.mean(), **ROUNDING)
-    assert (ours - encode("a (red:1.3) cat")).abs().max() > 1e-2
+def mean_restored(states, window):
+    """One forward pass (N, D) with a window's weights by modules/sd_emphasis.py of A1111's web UI."""
+    scaled = states.clone()
+    scaled[1 : 1 + len(window.weights)] *= torch.tensor(window.weights)[:, None]
+    return scaled * (states.mean() / scaled.mean())
+
+
+@pytest.fixture
+def lopsided():
+    """An encoder whose rows have means; without training the final norm brings all of them to 0."""
+    encoder = toys.text_encoder()
+    torch.nn.init.uniform_(encoder.final_layer_norm.bias, generator=torch.Generator().manual_seed(4))
+    return encoder
+
+
+def test_a1111_mean_multiplies_and_restores_each_windows_mean(tokenizer, lopsided):
+    plan = plan_prompt(parse_prompt(WEIGHTED_STORY, "a1111-mean"), tokenizer, window=77)
+    ours, plain, lerped = (
+        encode_long_prompt(text, tokenizer, lopsided, syntax=syntax).embeds[0]
+        for text, syntax in ((WEIGHTED_STORY, "a1111-mean"), (STORY, "plain"), (WEIGHTED_STORY, "a1111"))
+    )
+    factors = []
+    for rows, before, window in zip(ours.split(77), plain.split(77), plan.windows, strict=True):
+        assert_close(rows, mean_restored(before, window), **ROUNDING)
+        factors.append(rows[0] / before[0])  # BOS, which has no weight
+    assert (factors[0] < 0.99).all() and (factors[-1] > 1.01).all()  # one mean for all would give one factor
+    assert (ours - lerped).abs().max() > 1e-2
 
 
 def test_half_precision_weighs_in_single(tokenizer):
@@ -234,6 +252,20 @@ def test_sdxls_second_encoder_has_the_weights_in_its_own_windows(g_mode):
     assert second == (first if g_mode == "chunk" else first[:5])
 
 
+def test_a1111_mean_restores_the_mean_of_each_piece_that_sdxls_second_encoder_reads():
+    text = "The roof is (green:1.5). " + "A gull cried over the bay. " * 6 + "The (door:0.5) is red."
+    pipe = pipeline_xl("a1111-mean", length=248, context="none")
+    rows = encode_xl(pipe, text)[0][0, :, toys.WIDTH :]
+    (window,) = plan_prompt(parse_prompt(text, "a1111-mean"), pipe.tokenizer_2, window=248, piece=77).windows
+    assert window.pieces[0].weights and window.pieces[-1].weights
+    at = 0
+    for piece in window.pieces:
+        alone = encode_xl(pipeline_xl("plain"), piece.text)[0][0, :, toys.WIDTH :]
+        own = mean_restored(alone, piece)[min(at, 1) : len(piece.ids) - 1]
+        assert_close(rows[at : at + len(own)], own, **ROUNDING)
+        at += len(own)
+
+
 @pytest.mark.parametrize("text", COMPEL_PROMPTS)
 def test_sdxl_is_compels_for_each_encoder(text):
     pipe = pipeline_xl("compel")
@@ -242,6 +274,23 @@ def test_sdxl_is_compels_for_each_encoder(text):
     towers = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
     expected = torch.cat([Compel(*tower, returned_embeddings_type=kind)(text) for tower in towers], dim=-1)
     assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+# With weights in its brackets compel's `.and()` fails: it pads rows, and CompelForSDXL gives it pooled vectors as well.
+@pytest.mark.parametrize("text", [text for text in COMPEL_PROMPTS if ".and(1" not in text])
+def test_sdxls_rows_are_those_of_compel_for_sdxl(text):
+    pipe = pipeline_xl("compel")
+    ours, *_ = encode_xl(pipe, text)
+    assert_close(ours, CompelForSDXL(pipe)(text).embeds, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [text for text in COMPEL_PROMPTS if "(" not in text])
+def test_sdxl_pools_the_text_where_compel_for_sdxl_pools_the_signs_too(text):
+    pipe = pipeline_xl("compel")
+    stock = StableDiffusionXLPipeline(**pipe.components)
+    without, raw = (encode_xl(stock, each)[2] for each in (text.replace("+", "").replace("-", ""), text))
+    assert torch.equal(encode_xl(pipe, text)[2], without)
+    assert_close(CompelForSDXL(pipe)(text).pooled_embeds, raw, **ROUNDING)
 
 
 def test_sdxl_blends_pooled_vectors_as_it_blends_rows():

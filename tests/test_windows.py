@@ -140,15 +140,16 @@ def test_only_a_word_longer_than_a_window_is_cut_and_the_report_says_so(tokenize
     assert "INSIDE A WORD" in str(plan)
 
 
+@pytest.mark.parametrize("context", ["none", "related"])
 @pytest.mark.parametrize("glue", [" ", ""])
 @pytest.mark.parametrize("before", range(12))
-def test_no_cut_falls_inside_a_textual_inversion_group(before, glue):
+def test_no_cut_falls_inside_a_textual_inversion_group(before, glue, context):
     tokenizer = toys.tokenizer()
     group = ["<cat>", "<cat>_1", "<cat>_2"]
     tokenizer.add_tokens([*group, "<other>"])
     ids = tokenizer.convert_tokens_to_ids(group)
     text = f"{'a' * before}{glue}{' '.join(group)} <other> b. {' '.join(group)} c. " * 5
-    plan = plan_windows(text, tokenizer, window=2 + 7)
+    plan = plan_windows(text, tokenizer, window=2 + 7, context=context)
     check(plan, text, tokenizer)
     whole = [list(window.own_ids)[i : i + 3] for window in plan.windows for i in range(len(window.own_ids))]
     assert whole.count(ids) == 10
