@@ -179,8 +179,8 @@ class LongPromptXLMixin(PromptCacheMixin, LongMixin):
     - "chunk" (default): in windows of its own length whose inner start, end and padding rows are dropped, so that row
       r of both encoders comes from the same token. bigG then reads as it was trained to, which is why this is the
       default: in the storybook an encoder stretched but not trained loses a quarter of a long caption's details,
-      windows next to none (samples/proof); of SDXL's own pictures nobody published a measurement. An encoder 2 that is long
-      itself reads whole windows under this name, so trained weights are used to their full length.
+      windows next to none (samples/proof); of SDXL's own pictures nobody published a measurement. An encoder 2 that is
+      long itself reads whole windows under this name, so trained weights are used to their full length.
     - "stretch": `load_longclip` stretches it (KPS) to read whole windows. Its rows beyond 77 are untrained, which a
       warning says; Long-CLIP's own SDXL script does this and its authors report worse faces.
     - "first77": it reads the first 77 rows as stock SDXL does, and the rest of the text through encoder 1 only.
