@@ -9,55 +9,22 @@ import torch
 import toys
 from accelerate import cpu_offload
 from adapters import ip_adapter, prompt_layers
+from cached import STEPS, Products, both
 from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_processor import AttnProcessor
 from drawing import CHAPTER, KINDS, SENTENCE, draw
 from drawing_xl import XL_KINDS
 from peft import LoraConfig
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.kv_cache import prompt_cache
 
 ALL_KINDS = {**KINDS, **{f"xl {name}": kind for name, kind in XL_KINDS.items()}}
-STEPS = 3
 
 
 def pipeline(**components):
     return StableDiffusionLongPipeline(**toys.stable_diffusion_components(**components))
-
-
-class Products(TorchDispatchMode):
-    """Counts within it how often each layer's weight was multiplied with anything, below every trick with tensors."""
-
-    def __init__(self, layers):
-        super().__init__()
-        self.counted = {layer.weight.data_ptr(): 0 for layer in layers}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten.t.default and args[0].data_ptr() in self.counted:
-            self.counted[args[0].data_ptr()] += 1
-        return function(*args, **(kwargs or {}))
-
-    @property
-    def each(self):
-        """The number that is every layer's."""
-        (number,) = set(self.counted.values())
-        return number
-
-
-def both(pipe, prompt=CHAPTER, **arguments):
-    """Pictures with and without, after checks that one call read the prompt once and the other at each step."""
-    arguments = {"num_inference_steps": STEPS, **arguments}
-    models = [model for name in ("unet", "controlnet") if (model := getattr(pipe, name, None)) is not None]
-    pictures = []
-    for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
-        switch()
-        with Products(prompt_layers(*models)) as products:
-            pictures.append(draw(pipe, prompt, **arguments))
-        assert products.each == reads
-    return pictures
 
 
 def assert_equal(pictures):

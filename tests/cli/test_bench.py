@@ -1,6 +1,7 @@
 """`longclip bench train` compares steps that do the same, and says so."""
 
 import json
+import re
 
 import pytest
 from peers_stand_in import write_sd_embed
@@ -72,7 +73,11 @@ def test_bench_peers(tmp_path, capsys):
     assert written["errors"]["sd_embed, pictures"].startswith("AttributeError: 'CLIPTextModel' object has no attr")
     assert rows["sd_embed", "chapter: failed"] == 1
     assert rows["long", "prose, 300 tokens: dropped"] == 0 < rows["truncated", "prose, 300 tokens: dropped"]
-    assert rows["windows_sentence", "time / compel's"] > 0 < rows["windows_context", "time / unet_step's"]
+    seconds = {way: value for (way, column), value in rows.items() if column == "seconds"}
+    assert len(seconds) == 7
+    for way in seconds:
+        assert rows[way, "time / compel's"] == pytest.approx(seconds[way] / seconds["compel"])
+    assert rows["windows_context", "time / unet_step's"] > 0
     assert ("truncated", "seconds") in rows  # 40 words fit 77 tokens
     assert ("sd_embed", "0-77") not in rows
     assert 0 <= rows["sd_embed_repaired", "0-77"] <= 1
@@ -80,6 +85,8 @@ def test_bench_peers(tmp_path, capsys):
     assert "unet/diffusion_pytorch_model.safetensors" in written["sha256"]
     printed = capsys.readouterr().out
     assert "Left out: --lpw was not given." in printed
+    assert "| encoder | seconds (n=2) | time / compel's (n=2) |" in printed
+    assert re.search(r"^\| compel \| .* \| 1\.000 \[1\.000, 1\.000\] \|", printed, re.MULTILINE)
     assert "sd_embed draws nothing: AttributeError" in printed
 
 

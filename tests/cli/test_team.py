@@ -1,8 +1,12 @@
-"""`longgen --batch` in two processes of torchrun: killed in the middle, started again, and the same as in one."""
+"""`longgen --batch` in two processes of torchrun: killed in the middle, started again, and the same as in one.
+
+And of accelerate, started by one launcher, or by two as on two machines that share a folder.
+"""
 
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -46,17 +50,44 @@ sys.exit(main())
 """
 
 
-def launch(folder, save, *arguments):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    program = [sys.executable, "-c", PROGRAM.format(save=save)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, *program, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+
+
+def accelerate(num_machines):
+    """A launcher for each machine, all of which are this one; two processes in all. Without a GPU they use none."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = ["--main_process_ip=127.0.0.1", f"--main_process_port={free.getsockname()[1]}"]
+    shared = ["--multi_gpu", "--num_processes=2", f"--num_machines={num_machines}", *place, "--no_python"]
+    return [["accelerate.commands.launch", f"--machine_rank={rank}", *shared] for rank in range(num_machines)]
+
+
+def launch(launchers, folder, save, *arguments):
+    """Each launcher's exit code, and what they printed on stdout and on stderr."""
+    program = [sys.executable, "-c", PROGRAM.format(save=save), *map(str, arguments)]
+    # Where accelerate looks for a configuration of the user's, there is none.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
+    settings = {"cwd": folder, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen([sys.executable, "-m", *launcher, *program], **settings) for launcher in launchers]
+    try:
+        outputs, errors = zip(*[each.communicate(timeout=240) for each in started], strict=True)
+    finally:
+        for each in started:
+            each.terminate()  # the others, where one hangs
+    return SimpleNamespace(
+        returncodes=[each.returncode for each in started], stdout="".join(outputs), stderr="".join(errors)
+    )
 
 
 def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def assert_same_pictures(folder, other):
+    names = {path.name for path in other.glob("*.png")}
+    assert {path.name for path in folder.glob("*.png")} == names
+    for name in names:
+        assert np.array_equal(pixels(folder / name), pixels(other / name)), name
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +99,16 @@ def runs(tmp_path_factory):
     (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     options = ["--batch", folder / "prompts.jsonl", "--model", miniature(folder / "model"), "--syntax", "a1111"]
     options += ["--device", "cpu"]
-    killed = launch(folder, KILLED, *options, "--out", "out")
+    killed = launch([TORCHRUN], folder, KILLED, *options, "--out", "out")
     kept = {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.png")}
     unfinished = list((folder / "out").glob(".*.part"))
-    resumed = launch(folder, WAITING, *options, "--out", "out")
+    resumed = launch([TORCHRUN], folder, WAITING, *options, "--out", "out")
     alone = longgen.main([*map(str, options), "--out", str(folder / "alone")])
     return SimpleNamespace(**locals())
 
 
 def test_kill_leaves_whole_pictures_only(runs):
-    assert runs.killed.returncode != 0
+    assert runs.killed.returncodes != [0]
     assert KILLED_AT <= len(runs.kept) < NUM_GOOD
     assert runs.unfinished
 
@@ -94,14 +125,21 @@ def test_both_processes_draw(runs):
 
 
 def test_pictures_are_those_of_one_process(runs):
-    names = {path.name for path in (runs.folder / "alone").glob("*.png")}
-    assert names == {path.name for path in (runs.folder / "out").glob("*.png")}
-    for name in names:
-        assert np.array_equal(pixels(runs.folder / "out" / name), pixels(runs.folder / "alone" / name)), name
+    assert_same_pictures(runs.folder / "out", runs.folder / "alone")
+
+
+@pytest.mark.parametrize("num_machines", [1, 2])
+def test_processes_of_accelerate_share_the_lines_on_one_machine_and_on_two(runs, tmp_path, num_machines):
+    drawn = launch(accelerate(num_machines), tmp_path, WAITING, *runs.options, "--out", "out")
+    assert drawn.returncodes == [1] * num_machines  # of the lines that fail
+    assert {path.name for path in tmp_path.glob("saves-*")} == {"saves-0", "saves-1"}
+    assert sorted(re.findall(r"out/(\S+)\n", drawn.stdout)) == sorted(f"{3 + seed}.png" for seed in range(NUM_GOOD))
+    assert drawn.stderr.count(f"pictures drawn: {NUM_GOOD}; lines that could not be drawn: 2; processes: 2.") == 1
+    assert_same_pictures(tmp_path / "out", runs.folder / "alone")
 
 
 def test_failed_lines_are_the_exit_code_and_the_summary_of_the_first_process(runs):
-    assert (runs.resumed.returncode, runs.alone) == (1, 1)
+    assert (runs.resumed.returncodes, runs.alone) == ([1], 1)
     told = [line for line in runs.resumed.stderr.splitlines() if line.startswith("longgen: ")]
     num_drawn = NUM_GOOD - len(runs.kept)
     summary = f"longgen: pictures drawn: {num_drawn}; lines that could not be drawn: 2; processes: 2."
