@@ -16,7 +16,7 @@ from diffusers import (
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
 )
-from drawing import CHAPTER, KINDS, SENTENCE, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw, gradient, half_mask
 from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
@@ -52,6 +52,15 @@ def test_from_pretrained_picks_the_class_that_the_model_names(kind, tmp_path):
 def test_from_pretrained_with_a_controlnet(stock_folder):
     pipe = AutoLongPipeline.from_pretrained(stock_folder, longclip=None, controlnet=toys.controlnet())
     assert type(pipe) is StableDiffusionLongControlNetPipeline
+
+
+def test_from_pretrained_for_inpainting_with_a_controlnet(tmp_path):
+    components = toys.stable_diffusion_components(inpaint=True)
+    diffusers.StableDiffusionInpaintPipeline(**components).save_pretrained(tmp_path)
+    pipe = AutoLongPipeline.from_pretrained(tmp_path, longclip=None, controlnet=toys.controlnet())
+    assert stock_class(type(pipe)) is diffusers.StableDiffusionControlNetInpaintPipeline
+    given = {"image": gradient(), "mask_image": half_mask(), "control_image": gradient(), "strength": 1.0}
+    assert not np.array_equal(draw(pipe, CHAPTER + "red", **given), draw(pipe, CHAPTER + "blue", **given))
 
 
 def test_from_pretrained_of_a_class_without_a_file_of_its_own(tmp_path):
