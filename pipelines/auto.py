@@ -64,6 +64,19 @@ _UNDER_CONTROLNET = {
     StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
     StableDiffusionXLInpaintPipeline: StableDiffusionXLControlNetInpaintPipeline,
 }
+_TWO_PROMPTS = "it encodes its two prompts one by one, and joins what must then have equal numbers of rows"
+# Of a known signature, and yet unable to read more than 77 rows, and why; by name, since they come and go.
+_REFUSED = {
+    "AltDiffusionImg2ImgPipeline": "its text encoder is XLM-RoBERTa, not CLIP",
+    "AltDiffusionPipeline": "its text encoder is XLM-RoBERTa, not CLIP",
+    "CycleDiffusionPipeline": _TWO_PROMPTS,
+    "StableDiffusionAttendAndExcitePipeline": "its token_indices count the rows of one window",
+    "StableDiffusionDiffEditPipeline": _TWO_PROMPTS,
+    "StableDiffusionInstructPix2PixPipeline": "it encodes its prompt in a method of its own, _encode_prompt",
+    "StableDiffusionModelEditingPipeline": "what it edits is counted in 77 rows",
+    "StableDiffusionPix2PixZeroPipeline": "its edit directions have the tokenizer's number of rows",
+    "UniDiffuserPipeline": "its model has room for 77 rows of text",
+}
 _VIDEOS = "num_videos_per_prompt"
 # Names of weights by which a single file is told; the refiner's first encoder is of OpenCLIP's kind. Else: SD 1.x/2.x.
 _MARKS: dict[str, type[DiffusionPipeline]] = {
@@ -113,7 +126,7 @@ class AutoLongPipeline:
         """The long twin of a built pipeline (AnimateDiff, PAG ... included), sharing its components.
 
         Raises:
-            ModelError: the pipeline is of no family that is known here.
+            ModelError: the pipeline is of no family that is known here, or cannot read more than 77 rows.
         """
         stock: type = type(pipeline)
         return long_class(stock).from_pipe(pipeline, **kwargs)
@@ -124,12 +137,17 @@ def long_class(stock: type[DiffusionPipeline]) -> type[LongMixin]:
     """The long twin of a pipeline class: one of ours, itself if it is long, else a new class over it.
 
     Raises:
-        ModelError: its `encode_prompt` is not that of a family known here.
+        ModelError: its `encode_prompt` is not that of a family known here, or it cannot read more than 77 rows.
     """
     if issubclass(stock, LongMixin):
         return stock
     if named := next((each for each in _NAMED if stock_class(each) is stock), None):
         return named
+    if reason := next((_REFUSED[each.__name__] for each in stock.__mro__ if each.__name__ in _REFUSED), None):
+        raise ModelError(
+            f"{stock.__name__} has no long twin: {reason}. Use it as it is; where it takes prompt_embeds and "
+            "negative_prompt_embeds, give it what a long pipeline's encode_prompt returns."
+        )
     arguments = _arguments(stock)
     images = {"num_images_per_prompt" if name == _VIDEOS else name for name in arguments}
     accepted = {family: _arguments(model) for family, model in _FAMILIES.items()}

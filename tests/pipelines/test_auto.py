@@ -21,9 +21,8 @@ from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.errors import ModelError
-from longclip_diffusers.experimental import LongPromptFluxMixin, LongPromptSD3Mixin
 from longclip_diffusers.loading import stock_class
-from longclip_diffusers.mixin import LongPromptMixin, LongPromptXLMixin
+from longclip_diffusers.mixin import LongPromptMixin
 from longclip_diffusers.pipelines.auto import long_class
 from longclip_diffusers.text_encoder import position_table
 
@@ -125,43 +124,6 @@ def test_from_pipe_of_lcm_with_a_long_encoder_recasts_nothing():
     unet.float()
     pictures = [draw(twin, SENTENCE * 5 + end, original_inference_steps=4) for end in ("red", "blue")]
     assert not np.array_equal(*pictures)
-
-
-FAMILIES = {
-    LongPromptMixin: """
-        AnimateDiff AnimateDiffControlNet AnimateDiffPAG AnimateDiffSparseControlNet AnimateDiffVideoToVideo
-        AnimateDiffVideoToVideoControlNet LatentConsistencyModel LatentConsistencyModelImg2Img StableDiffusion
-        StableDiffusionAdapter StableDiffusionControlNet StableDiffusionControlNetImg2Img
-        StableDiffusionControlNetInpaint StableDiffusionControlNetPAG StableDiffusionControlNetPAGInpaint
-        StableDiffusionDepth2Img StableDiffusionImg2Img StableDiffusionInpaint StableDiffusionPAG
-        StableDiffusionPAGImg2Img StableDiffusionPAGInpaint StableDiffusionUpscale StableUnCLIP StableUnCLIPImg2Img
-    """,
-    LongPromptXLMixin: """
-        AnimateDiffSDXL StableDiffusionXL StableDiffusionXLAdapter StableDiffusionXLControlNet
-        StableDiffusionXLControlNetImg2Img StableDiffusionXLControlNetInpaint StableDiffusionXLControlNetPAG
-        StableDiffusionXLControlNetPAGImg2Img StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img
-        StableDiffusionXLControlNetUnionInpaint StableDiffusionXLImg2Img StableDiffusionXLInpaint
-        StableDiffusionXLInstructPix2Pix StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint
-    """,
-    LongPromptSD3Mixin: """
-        StableDiffusion3 StableDiffusion3ControlNet StableDiffusion3ControlNetInpainting StableDiffusion3Img2Img
-        StableDiffusion3Inpaint StableDiffusion3PAG StableDiffusion3PAGImg2Img
-    """,
-    LongPromptFluxMixin: """
-        Flux FluxControl FluxControlImg2Img FluxControlInpaint FluxControlNet FluxControlNetImg2Img
-        FluxControlNetInpaint FluxFill FluxImg2Img FluxInpaint FluxKontext FluxKontextInpaint FluxPriorRedux
-    """,
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-def test_every_pipeline_of_the_family_has_a_twin(family):
-    for name in FAMILIES[family].split():
-        stock = getattr(diffusers, f"{name}Pipeline")
-        twin = long_class(stock)
-        assert issubclass(twin, family)
-        assert issubclass(twin, stock)
-        assert stock_class(twin) is stock
 
 
 def test_twin_of_a_class_is_made_once():
