@@ -29,7 +29,7 @@ from adapters import (
 )
 from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DiffusionPipeline, LCMScheduler, MotionAdapter
 from diffusers.models import UNetMotionModel
-from drawing import CHAPTER, KINDS, Kind, draw
+from drawing import CHAPTER, KINDS, Kind, draw, frames
 from drawing_xl import XL_KINDS
 from torch import nn
 
@@ -135,13 +135,6 @@ def test_animatediff_draws_a_chapter(stock, components):
     red, blue = (frames(twin, CHAPTER + end) for end in ("red", "blue"))
     assert red.shape == (1, 2, 64, 64, 3)
     assert np.abs(red - blue).max(axis=(0, 2, 3, 4)).min() > 1e-3  # in every frame
-
-
-def frames(pipe: DiffusionPipeline, prompt: str) -> np.ndarray:
-    """A film (1, 2, 64, 64, 3) of two steps."""
-    pipe.set_progress_bar_config(disable=True)
-    settings = {"num_frames": 2, "num_inference_steps": 2, "height": 64, "width": 64, "output_type": "np"}
-    return pipe(prompt, generator=torch.Generator().manual_seed(0), **settings).frames
 
 
 # ---- callbacks, given embeddings
