@@ -122,7 +122,9 @@ def test_from_pipe_of_lcm_with_a_long_encoder_recasts_nothing():
     assert unet.dtype == torch.float16
     assert (twin.tokenizer.model_max_length, stock.tokenizer.model_max_length) == (248, 77)
     unet.float()
-    pictures = [draw(twin, SENTENCE * 5 + end, original_inference_steps=4) for end in ("red", "blue")]
+    settings = {"original_inference_steps": 4}
+    assert np.array_equal(draw(AutoLongPipeline.from_pipe(stock), **settings), draw(stock, **settings))
+    pictures = [draw(twin, SENTENCE * 5 + end, **settings) for end in ("red", "blue")]
     assert not np.array_equal(*pictures)
 
 
@@ -147,6 +149,17 @@ def test_custom_pipeline_is_the_installed_class(stock_folder, monkeypatch, tmp_p
     assert type(pipe) is StableDiffusionLongPipeline
     pipe.load_longclip("stretch")
     assert not np.array_equal(draw(pipe, CHAPTER + "red"), draw(pipe, CHAPTER + "blue"))
+
+
+def test_custom_pipeline_wants_trust_and_stays_at_77_until_told(stock_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(stock_folder, custom_pipeline=str(PIPELINES))
+    options = {"custom_pipeline": str(PIPELINES), "trust_remote_code": True, "longclip": "stretch"}
+    pipe = DiffusionPipeline.from_pretrained(stock_folder, **options)
+    assert len(position_table(pipe.text_encoder)) == 77
+    pipe.load_longclip("stretch")
+    assert len(position_table(pipe.text_encoder)) == 248
 
 
 # ---- from_single_file
