@@ -2,7 +2,7 @@
 
 No layer, weight or processor is touched: while a call lasts, a denoiser gets its prompt as a tensor that remembers
 what linear layers without a bias made of it. Whatever a processor computes otherwise is computed as before, and a
-prompt that is another tensor at every step (AnimateDiff, ControlNet's guess mode) is not remembered.
+prompt that is another tensor at every step (ControlNet's guess mode) is not remembered.
 """
 
 from collections.abc import Callable, Iterator

@@ -10,10 +10,14 @@ from diffusers import (
     DiffusionPipeline,
     FluxPipeline,
     StableDiffusion3Pipeline,
+    StableDiffusionControlNetInpaintPipeline,
     StableDiffusionControlNetPipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
 
@@ -56,7 +60,22 @@ _FAMILIES: dict[type[LongMixin], type[DiffusionPipeline]] = {
 }
 _UNDER_CONTROLNET = {
     StableDiffusionPipeline: StableDiffusionControlNetPipeline,
+    StableDiffusionInpaintPipeline: StableDiffusionControlNetInpaintPipeline,
     StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLInpaintPipeline: StableDiffusionXLControlNetInpaintPipeline,
+}
+_TWO_PROMPTS = "it encodes its two prompts one by one, and joins what must then have equal numbers of rows"
+# Of a known signature, and yet unable to read more than 77 rows, and why; by name, since they come and go.
+_REFUSED = {
+    "AltDiffusionImg2ImgPipeline": "its text encoder is XLM-RoBERTa, not CLIP",
+    "AltDiffusionPipeline": "its text encoder is XLM-RoBERTa, not CLIP",
+    "CycleDiffusionPipeline": _TWO_PROMPTS,
+    "StableDiffusionAttendAndExcitePipeline": "its token_indices count the rows of one window",
+    "StableDiffusionDiffEditPipeline": _TWO_PROMPTS,
+    "StableDiffusionInstructPix2PixPipeline": "it encodes its prompt in a method of its own, _encode_prompt",
+    "StableDiffusionModelEditingPipeline": "what it edits is counted in 77 rows",
+    "StableDiffusionPix2PixZeroPipeline": "its edit directions have the tokenizer's number of rows",
+    "UniDiffuserPipeline": "its model has room for 77 rows of text",
 }
 _VIDEOS = "num_videos_per_prompt"
 # Names of weights by which a single file is told; the refiner's first encoder is of OpenCLIP's kind. Else: SD 1.x/2.x.
@@ -66,6 +85,13 @@ _MARKS: dict[str, type[DiffusionPipeline]] = {
     "joint_blocks.": StableDiffusion3Pipeline,
     "double_blocks.": FluxPipeline,
 }
+# The UNet's first layer: 4 channels of noise, and where it is for inpainting 4 of the picture and 1 of the mask.
+_FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"  # (outputs, inputs, 3, 3)
+_INPAINTING_CHANNELS = 9
+_FOR_INPAINTING = {
+    StableDiffusionPipeline: StableDiffusionInpaintPipeline,
+    StableDiffusionXLPipeline: StableDiffusionXLInpaintPipeline,
+}
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
@@ -74,7 +100,8 @@ class AutoLongPipeline:
 
     @staticmethod
     def from_pretrained(model: str | Path, **kwargs: Any) -> LongMixin:
-        """The long twin of the class that the model names; with `controlnet=`, of text to image, its ControlNet twin.
+        """The long twin of the class that the model names; with `controlnet=`, of text to image or inpainting, its
+        ControlNet twin.
 
         Raises:
             ModelError: the model's pipeline is of no family that is known here.
@@ -84,10 +111,11 @@ class AutoLongPipeline:
 
     @staticmethod
     def from_single_file(file: str | Path, **kwargs: Any) -> LongMixin:
-        """Text to image from one checkpoint file, SDXL's refiner: image to image; with `controlnet=`, under it.
+        """Text to image from one checkpoint file, inpainting where its UNet is made for it (9 input channels), SDXL's
+        refiner: image to image; with `controlnet=`, under it.
 
-        Which family it is of is read from the names of its weights, or from the folder `config=` where one is given;
-        a file that is not on this disk counts as SD 1.x/2.x.
+        Which family it is of is read from its weights' names and shapes, or from the folder `config=` where one is
+        given; a file that is not on this disk counts as SD 1.x/2.x, text to image.
         """
         config = kwargs.get("config")
         stock = _named_class(config, {}) if config is not None and Path(config).is_dir() else _class_of_file(Path(file))
@@ -98,7 +126,7 @@ class AutoLongPipeline:
         """The long twin of a built pipeline (AnimateDiff, PAG ... included), sharing its components.
 
         Raises:
-            ModelError: the pipeline is of no family that is known here.
+            ModelError: the pipeline is of no family that is known here, or cannot read more than 77 rows.
         """
         stock: type = type(pipeline)
         return long_class(stock).from_pipe(pipeline, **kwargs)
@@ -109,12 +137,17 @@ def long_class(stock: type[DiffusionPipeline]) -> type[LongMixin]:
     """The long twin of a pipeline class: one of ours, itself if it is long, else a new class over it.
 
     Raises:
-        ModelError: its `encode_prompt` is not that of a family known here.
+        ModelError: its `encode_prompt` is not that of a family known here, or it cannot read more than 77 rows.
     """
     if issubclass(stock, LongMixin):
         return stock
     if named := next((each for each in _NAMED if stock_class(each) is stock), None):
         return named
+    if reason := next((_REFUSED[each.__name__] for each in stock.__mro__ if each.__name__ in _REFUSED), None):
+        raise ModelError(
+            f"{stock.__name__} has no long twin: {reason}. Use it as it is; where it takes prompt_embeds and "
+            "negative_prompt_embeds, give it what a long pipeline's encode_prompt returns."
+        )
     arguments = _arguments(stock)
     images = {"num_images_per_prompt" if name == _VIDEOS else name for name in arguments}
     accepted = {family: _arguments(model) for family, model in _FAMILIES.items()}
@@ -145,9 +178,11 @@ def _named_class(model: str | Path, hub: dict[str, Any]) -> type[DiffusionPipeli
 
 
 def _class_of_file(file: Path) -> type[DiffusionPipeline]:
-    names = read_shapes(file) if file.is_file() else ()
-    marked = (stock for mark, stock in _MARKS.items() if any(mark in name for name in names))
-    return next(marked, StableDiffusionPipeline)
+    shapes = read_shapes(file) if file.is_file() else {}
+    marked = (stock for mark, stock in _MARKS.items() if any(mark in name for name in shapes))
+    stock = next(marked, StableDiffusionPipeline)
+    paints_in = shapes.get(_FIRST_LAYER, ())[1:2] == (_INPAINTING_CHANNELS,)
+    return _FOR_INPAINTING.get(stock, stock) if paints_in else stock
 
 
 def _under_controlnet(stock: type[DiffusionPipeline], arguments: dict[str, Any]) -> type[DiffusionPipeline]:

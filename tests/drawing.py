@@ -84,3 +84,10 @@ def draw(pipe: DiffusionPipeline, prompt: Any = "a cat", *, seed: int = 0, **arg
     size = {} if "image" in arguments else {"height": 64, "width": 64}
     settings = {"num_inference_steps": 2, "generator": generator, "output_type": "np", **size}
     return pipe(prompt, **{**settings, **arguments}).images
+
+
+def frames(pipe: DiffusionPipeline, prompt: str, **arguments: Any) -> np.ndarray:
+    """A film (1, 2, 64, 64, 3) of two steps."""
+    pipe.set_progress_bar_config(disable=True)
+    settings = {"num_frames": 2, "num_inference_steps": 2, "height": 64, "width": 64, "output_type": "np"}
+    return pipe(prompt, generator=torch.Generator().manual_seed(0), **{**settings, **arguments}).frames

@@ -2,25 +2,36 @@
 
 import inspect
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import toys
-from accelerate import cpu_offload
-from adapters import ip_adapter, prompt_layers
+from accelerate import cpu_offload, cpu_offload_with_hook
+from adapters import IMAGE_WIDTH, ip_adapter, prompt_layers
 from cached import STEPS, Products, both
-from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline
+from diffusers import (
+    AnimateDiffPipeline,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    MotionAdapter,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+)
 from diffusers.callbacks import SDCFGCutoffCallback
-from diffusers.models.attention_processor import AttnProcessor
-from drawing import CHAPTER, KINDS, SENTENCE, draw
+from diffusers.models import attention_processor
+from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
+from drawing import CHAPTER, KINDS, SENTENCE, draw, frames
 from drawing_xl import XL_KINDS
 from peft import LoraConfig
+from torch.nn.functional import scaled_dot_product_attention
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.kv_cache import prompt_cache
 
 ALL_KINDS = {**KINDS, **{f"xl {name}": kind for name, kind in XL_KINDS.items()}}
+CPU = torch.device("cpu")
 
 
 def pipeline(**components):
@@ -61,6 +72,75 @@ def test_ip_adapter():
     assert not np.array_equal(
         pictures[0], draw(pipe, CHAPTER, num_inference_steps=STEPS, ip_adapter_image_embeds=[-image])
     )
+
+
+def test_ip_adapter_of_sdxl():
+    kind = XL_KINDS["text2img"]
+    pipe = kind.long(**kind.components())
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)])
+    image = torch.randn(2, 1, IMAGE_WIDTH, generator=torch.Generator().manual_seed(6))
+    assert_equal(both(pipe, ip_adapter_image_embeds=[image]))
+
+
+def test_lcm():
+    unet = toys.unet(time_cond_proj_dim=8)
+    stock = LatentConsistencyModelPipeline(**toys.stable_diffusion_components(unet=unet, scheduler=LCMScheduler()))
+    assert_equal(both(AutoLongPipeline.from_pipe(stock), original_inference_steps=4))
+
+
+def test_animatediff():
+    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
+    components = toys.stable_diffusion_components()
+    components = {name: components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    pipe = AutoLongPipeline.from_pipe(AnimateDiffPipeline(**components, motion_adapter=adapter))
+    of_prompt = [block.attentions for block in pipe.unet.down_blocks[1:]]  # the frames have an attn2 of their own
+    films = []
+    for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
+        switch()
+        with Products(prompt_layers(*of_prompt)) as products:
+            films.append(frames(pipe, CHAPTER, num_inference_steps=STEPS))
+        assert products.each == reads
+    assert_equal(films)
+
+
+def test_bfloat16():
+    pipe = pipeline().to(torch.bfloat16)
+    assert_equal(both(pipe))
+
+
+def attention_of_xformers(query, key, value, attn_bias=None, op=None, scale=None):
+    """What xformers computes (heads joined with the batch), by torch; its kernels need a GPU."""
+    return scaled_dot_product_attention(query, key, value, attn_mask=attn_bias, scale=scale)
+
+
+def test_xformers(monkeypatch):
+    ops = SimpleNamespace(memory_efficient_attention=attention_of_xformers)
+    monkeypatch.setattr(attention_processor, "xformers", SimpleNamespace(ops=ops))
+    pipe = pipeline()
+    expected = draw(pipe, CHAPTER, num_inference_steps=STEPS)
+    pipe.unet.set_attn_processor(XFormersAttnProcessor())
+    pictures = both(pipe)
+    assert_equal(pictures)
+    np.testing.assert_allclose(pictures[0], expected, atol=1e-4)  # the same sums in another order
+
+
+@pytest.mark.parametrize("kind", [KINDS["text2img"], XL_KINDS["text2img"]], ids=["SD 1.x", "SDXL"])
+@pytest.mark.parametrize(
+    "offload",
+    [
+        lambda pipe: pipe.enable_model_cpu_offload(device="cpu"),  # makes it cpu:0, and copies all to there: no cache
+        lambda pipe: cpu_offload_with_hook(pipe.unet, CPU),  # its hook, where the prompt is on the device already
+        lambda pipe: pipe.enable_group_offload(CPU, CPU, offload_type="leaf_level"),
+    ],
+    ids=["models", "a model's hook", "groups"],
+)
+def test_offload(kind, offload):
+    pipe = kind.long(**kind.components())
+    expected = draw(pipe, CHAPTER, num_inference_steps=STEPS)
+    offload(pipe)
+    pipe.enable_prompt_cache()
+    for _ in range(2):  # in the second call the weights have been away
+        assert np.array_equal(draw(pipe, CHAPTER, num_inference_steps=STEPS), expected)
 
 
 def test_lora_between_calls():

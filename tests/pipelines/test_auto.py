@@ -16,14 +16,13 @@ from diffusers import (
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
 )
-from drawing import CHAPTER, KINDS, SENTENCE, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw, gradient, half_mask
 from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
 from longclip_diffusers.errors import ModelError
-from longclip_diffusers.experimental import LongPromptFluxMixin, LongPromptSD3Mixin
 from longclip_diffusers.loading import stock_class
-from longclip_diffusers.mixin import LongPromptMixin, LongPromptXLMixin
+from longclip_diffusers.mixin import LongPromptMixin
 from longclip_diffusers.pipelines.auto import long_class
 from longclip_diffusers.text_encoder import position_table
 
@@ -52,6 +51,15 @@ def test_from_pretrained_picks_the_class_that_the_model_names(kind, tmp_path):
 def test_from_pretrained_with_a_controlnet(stock_folder):
     pipe = AutoLongPipeline.from_pretrained(stock_folder, longclip=None, controlnet=toys.controlnet())
     assert type(pipe) is StableDiffusionLongControlNetPipeline
+
+
+def test_from_pretrained_for_inpainting_with_a_controlnet(tmp_path):
+    components = toys.stable_diffusion_components(inpaint=True)
+    diffusers.StableDiffusionInpaintPipeline(**components).save_pretrained(tmp_path)
+    pipe = AutoLongPipeline.from_pretrained(tmp_path, longclip=None, controlnet=toys.controlnet())
+    assert stock_class(type(pipe)) is diffusers.StableDiffusionControlNetInpaintPipeline
+    given = {"image": gradient(), "mask_image": half_mask(), "control_image": gradient(), "strength": 1.0}
+    assert not np.array_equal(draw(pipe, CHAPTER + "red", **given), draw(pipe, CHAPTER + "blue", **given))
 
 
 def test_from_pretrained_of_a_class_without_a_file_of_its_own(tmp_path):
@@ -114,45 +122,10 @@ def test_from_pipe_of_lcm_with_a_long_encoder_recasts_nothing():
     assert unet.dtype == torch.float16
     assert (twin.tokenizer.model_max_length, stock.tokenizer.model_max_length) == (248, 77)
     unet.float()
-    pictures = [draw(twin, SENTENCE * 5 + end, original_inference_steps=4) for end in ("red", "blue")]
+    settings = {"original_inference_steps": 4}
+    assert np.array_equal(draw(AutoLongPipeline.from_pipe(stock), **settings), draw(stock, **settings))
+    pictures = [draw(twin, SENTENCE * 5 + end, **settings) for end in ("red", "blue")]
     assert not np.array_equal(*pictures)
-
-
-FAMILIES = {
-    LongPromptMixin: """
-        AnimateDiff AnimateDiffControlNet AnimateDiffPAG AnimateDiffSparseControlNet AnimateDiffVideoToVideo
-        AnimateDiffVideoToVideoControlNet LatentConsistencyModel LatentConsistencyModelImg2Img StableDiffusion
-        StableDiffusionAdapter StableDiffusionControlNet StableDiffusionControlNetImg2Img
-        StableDiffusionControlNetInpaint StableDiffusionControlNetPAG StableDiffusionControlNetPAGInpaint
-        StableDiffusionDepth2Img StableDiffusionImg2Img StableDiffusionInpaint StableDiffusionPAG
-        StableDiffusionPAGImg2Img StableDiffusionPAGInpaint StableDiffusionUpscale StableUnCLIP StableUnCLIPImg2Img
-    """,
-    LongPromptXLMixin: """
-        AnimateDiffSDXL StableDiffusionXL StableDiffusionXLAdapter StableDiffusionXLControlNet
-        StableDiffusionXLControlNetImg2Img StableDiffusionXLControlNetInpaint StableDiffusionXLControlNetPAG
-        StableDiffusionXLControlNetPAGImg2Img StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img
-        StableDiffusionXLControlNetUnionInpaint StableDiffusionXLImg2Img StableDiffusionXLInpaint
-        StableDiffusionXLInstructPix2Pix StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint
-    """,
-    LongPromptSD3Mixin: """
-        StableDiffusion3 StableDiffusion3ControlNet StableDiffusion3ControlNetInpainting StableDiffusion3Img2Img
-        StableDiffusion3Inpaint StableDiffusion3PAG StableDiffusion3PAGImg2Img
-    """,
-    LongPromptFluxMixin: """
-        Flux FluxControl FluxControlImg2Img FluxControlInpaint FluxControlNet FluxControlNetImg2Img
-        FluxControlNetInpaint FluxFill FluxImg2Img FluxInpaint FluxKontext FluxKontextInpaint FluxPriorRedux
-    """,
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-def test_every_pipeline_of_the_family_has_a_twin(family):
-    for name in FAMILIES[family].split():
-        stock = getattr(diffusers, f"{name}Pipeline")
-        twin = long_class(stock)
-        assert issubclass(twin, family)
-        assert issubclass(twin, stock)
-        assert stock_class(twin) is stock
 
 
 def test_twin_of_a_class_is_made_once():
@@ -176,6 +149,17 @@ def test_custom_pipeline_is_the_installed_class(stock_folder, monkeypatch, tmp_p
     assert type(pipe) is StableDiffusionLongPipeline
     pipe.load_longclip("stretch")
     assert not np.array_equal(draw(pipe, CHAPTER + "red"), draw(pipe, CHAPTER + "blue"))
+
+
+def test_custom_pipeline_wants_trust_and_stays_at_77_until_told(stock_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(stock_folder, custom_pipeline=str(PIPELINES))
+    options = {"custom_pipeline": str(PIPELINES), "trust_remote_code": True, "longclip": "stretch"}
+    pipe = DiffusionPipeline.from_pretrained(stock_folder, **options)
+    assert len(position_table(pipe.text_encoder)) == 77
+    pipe.load_longclip("stretch")
+    assert len(position_table(pipe.text_encoder)) == 248
 
 
 # ---- from_single_file

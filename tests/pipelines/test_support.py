@@ -29,7 +29,7 @@ from adapters import (
 )
 from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DiffusionPipeline, LCMScheduler, MotionAdapter
 from diffusers.models import UNetMotionModel
-from drawing import CHAPTER, KINDS, Kind, draw
+from drawing import CHAPTER, KINDS, Kind, draw, frames
 from drawing_xl import XL_KINDS
 from torch import nn
 
@@ -137,13 +137,6 @@ def test_animatediff_draws_a_chapter(stock, components):
     assert np.abs(red - blue).max(axis=(0, 2, 3, 4)).min() > 1e-3  # in every frame
 
 
-def frames(pipe: DiffusionPipeline, prompt: str) -> np.ndarray:
-    """A film (1, 2, 64, 64, 3) of two steps."""
-    pipe.set_progress_bar_config(disable=True)
-    settings = {"num_frames": 2, "num_inference_steps": 2, "height": 64, "width": 64, "output_type": "np"}
-    return pipe(prompt, generator=torch.Generator().manual_seed(0), **settings).frames
-
-
 # ---- callbacks, given embeddings
 
 
@@ -218,10 +211,12 @@ def no_graphs() -> Iterator[None]:
 def test_compiled_it_draws_the_same(kind, no_graphs):
     pipe = pipeline(kind)
     expected = draw(pipe, CHAPTER)
-    for model in (pipe.text_encoder, pipe.unet):
+    compiled = [model for name, model in pipe.components.items() if name.startswith(("text_encoder", "unet"))]
+    for model in compiled:
         model.compile(backend="aot_eager", dynamic=False)  # all but the C++ compiler
     np.testing.assert_allclose(draw(pipe, CHAPTER), expected, atol=ROUNDING)
-    assert torch._dynamo.utils.counters["frames"]["ok"] >= 2
+    assert len(compiled) == (3 if "text_encoder_2" in pipe.components else 2)
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= len(compiled)
 
 
 # ---- clip_skip
@@ -266,12 +261,12 @@ OFF = ("skip", "skipif", "xfail", "slow", "gpu", "hub")  # what may keep a test 
 INTRODUCTION = """# What of diffusers works with long prompts
 
 Made by `PYTHONPATH=tests python tests/pipelines/test_support.py > samples/support.md`.
-Every cell stands for tests, named below, that run with the suite on tiny random models: they show that a chapter is
-read and that nothing else changes, not how good the pictures of real models are.
+Every cell and line stands for tests, named below, that run with the suite on tiny random models: they show that a
+chapter is read and that nothing else changes, not how good the pictures of real models are.
 """
 HOTSWAP = "in the UNet only: diffusers refuses to swap a text encoder's in place"
 OFFLOAD = "shown on a CPU; diffusers' switches want an accelerator unless told a device"
-COMPILE = "text encoder and UNet; the prompt cache leaves compiled models alone"
+COMPILE = "text encoders and UNet; the prompt cache leaves compiled models alone"
 LAST = "test_last_sentence_changes_the_picture"
 
 TABLE: dict[str, dict[str, Cell]] = {
@@ -331,7 +326,10 @@ TABLE: dict[str, dict[str, Cell]] = {
         ),
     },
     "`num_images_per_prompt`": {
-        SD: cell("pipelines/test_long_prompts.py::test_batch_of_unequal_prompts_with_several_images_each"),
+        SD: cell(
+            "test_mixin.py::test_images_of_one_prompt_are_neighbours",
+            "pipelines/test_long_prompts.py::test_batch_of_unequal_prompts_with_several_images_each",
+        ),
         SDXL: cell("test_mixin_xl.py::test_batch_equals_its_singles"),
     },
     "`clip_skip`": {
@@ -348,26 +346,96 @@ TABLE: dict[str, dict[str, Cell]] = {
     "`torch.compile`": both("test_compiled_it_draws_the_same", COMPILE),
 }
 
+EXPERIMENTAL = "experimental: nothing was trained for it. Syntax plain only, no embeddings files, no prompt cache"
+CLIP_ONLY = "test_experimental.py::test_a_syntax_that_t5_would_read_as_text_is_refused"
+NO_FILES = "pipelines/test_limits.py::test_sd3_and_flux_have_no_embeddings_files_and_no_prompt_cache"
+TWINS = "pipelines/test_twins.py"
+# Under each heading what is said about a thing, and the tests that show it.
+BESIDE: dict[str, dict[str, Cell]] = {
+    "Other families": {
+        "SD 2.x": cell(
+            "pipelines/test_sd2.py::test_auto_says_that_no_long_clip_is_known_and_names_the_choices",
+            "pipelines/test_sd2.py::test_stretched_it_reads_what_stock_cuts_off_and_keeps_its_padding",
+            note='the pipelines of SD 1.x; no Long-CLIP is known for it, so say `longclip="stretch"` (untrained), or '
+            "`None` for windows of 77",
+        ),
+        "SD3": cell(
+            "test_experimental.py::test_sd3_reads_the_whole_text_and_moves_t5_along",
+            CLIP_ONLY,
+            NO_FILES,
+            note=f"{EXPERIMENTAL}; both CLIP encoders read the whole text, T5 its own 256 tokens",
+        ),
+        "Flux": cell(
+            "test_experimental.py::test_flux_says_what_clip_does_not_read",
+            CLIP_ONLY,
+            NO_FILES,
+            note=f"{EXPERIMENTAL}; CLIP reads one window, and says so, T5 its own 512 tokens",
+        ),
+        "Everything else that `AutoLongPipeline.from_pipe` takes": cell(
+            f"{TWINS}::test_the_classes_with_a_twin_are_those_that_were_read",
+            f"{TWINS}::test_every_twin_encodes_a_long_text_and_of_a_short_one_stocks_tensors",
+            f"{TWINS}::test_rare_twins_draw_a_chapter",
+            note="listed in `tests/pipelines/test_twins.py`",
+        ),
+    },
+    "What does not work": {
+        "`StableDiffusionInstructPix2PixPipeline`": cell(
+            f"{TWINS}::test_instruct_pix2pix_takes_the_embeddings_of_a_long_pipeline",
+            note="refused, it encodes its prompt in a method of its own; it draws from the `prompt_embeds` and "
+            "`negative_prompt_embeds` of a long pipeline's `encode_prompt`. SDXL's has a twin",
+        ),
+        "Attend-and-Excite, AltDiffusion, CycleDiffusion, DiffEdit, model editing, Pix2PixZero, UniDiffuser": cell(
+            f"{TWINS}::test_what_cannot_read_more_than_77_rows_is_refused",
+            note="refused, each with its reason: they count the rows of one window, join prompts of unequal lengths "
+            "or have no CLIP",
+        ),
+        "`custom_pipeline=`": cell(
+            "pipelines/test_auto.py::test_custom_pipeline_is_the_installed_class",
+            "pipelines/test_auto.py::test_custom_pipeline_wants_trust_and_stays_at_77_until_told",
+            note="wants `trust_remote_code=True`, and `load_longclip()` afterwards: `longclip=` does not reach it",
+        ),
+        "`enable_model_cpu_offload()`, `enable_sequential_cpu_offload()` on a machine without an accelerator": cell(
+            "pipelines/test_limits.py::test_offload_without_a_device_wants_an_accelerator",
+            note="diffusers raises RuntimeError",
+        ),
+        '`unet.set_attention_backend("xformers")`': cell(
+            "pipelines/test_limits.py::test_an_attention_backend_leaves_a_unet_as_it_is",
+            note="does nothing to a UNet, whose processors do not ask for it; "
+            "`enable_xformers_memory_efficient_attention()` does",
+        ),
+    },
+}
+
 
 def page() -> str:
     """The table as Markdown, and behind it the tests of each row."""
     head = ["feature", *FAMILIES]
     rows = [[name, *(f"yes; {c.note}" if c.note else "yes" for c in cells.values())] for name, cells in TABLE.items()]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    for heading, things in BESIDE.items():
+        lines += ["", f"## {heading}", "", *(f"- {name}: {cell.note}." for name, cell in things.items())]
     tests = [
-        f"- {name}: {', '.join(dict.fromkeys(f'`{test}`' for c in cells.values() for test in c.tests))}"
-        for name, cells in TABLE.items()
+        f"- {name}: {', '.join(dict.fromkeys(f'`{test}`' for c in cells for test in c.tests))}"
+        for name, cells in all_cells().items()
     ]
     return "\n".join([INTRODUCTION, *lines, "", "## The tests", "", *tests, ""])
 
 
-@pytest.mark.parametrize("feature", TABLE)
+def all_cells() -> dict[str, list[Cell]]:
+    """What the tests of this page are about: the table's rows, and the lines below it."""
+    beside = {name: [cell] for things in BESIDE.values() for name, cell in things.items()}
+    return {**{name: [*cells.values()] for name, cells in TABLE.items()}, **beside}
+
+
+def test_every_row_has_every_family():
+    assert all(list(cells) == list(FAMILIES) for cells in TABLE.values())
+
+
+@pytest.mark.parametrize("feature", all_cells())
 def test_every_cell_has_tests_that_run(feature, collected):
-    assert list(TABLE[feature]) == list(FAMILIES)
-    for family in FAMILIES:
-        tests = TABLE[feature][family].tests
-        assert tests
-        for test in tests:
+    for each in all_cells()[feature]:
+        assert each.tests
+        for test in each.tests:
             items = [item for name, item in collected(test.split("::")[0]) if test in (name, name.split("[")[0])]
             assert items, f"{test} does not exist"
             assert not any(item.get_closest_marker(mark) for item in items for mark in OFF)

@@ -26,9 +26,11 @@ from longclip_diffusers import (
     AutoLongPipeline,
     FluxLongPipeline,
     StableDiffusion3LongPipeline,
+    StableDiffusionLongInpaintPipeline,
     StableDiffusionLongPipeline,
     StableDiffusionXLLongControlNetPipeline,
     StableDiffusionXLLongImg2ImgPipeline,
+    StableDiffusionXLLongInpaintPipeline,
     StableDiffusionXLLongPipeline,
 )
 from longclip_diffusers.cli.longgen import main
@@ -209,6 +211,26 @@ def test_single_files_family_is_read_from_its_weights(monkeypatch, tmp_path, nam
     save_file({name: torch.ones(1)}, tmp_path / "model.safetensors")
     seen = []
     monkeypatch.setattr(expected, "from_single_file", lambda *_, **__: seen.append(expected))
+    AutoLongPipeline.from_single_file(tmp_path / "model.safetensors")
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "expected"),
+    [
+        ((), 4, StableDiffusionLongPipeline),
+        ((), 9, StableDiffusionLongInpaintPipeline),
+        (("conditioner.embedders.1.model.logit_scale",), 4, StableDiffusionXLLongPipeline),
+        (("conditioner.embedders.1.model.logit_scale",), 9, StableDiffusionXLLongInpaintPipeline),
+    ],
+)
+def test_single_file_for_inpainting_is_told_by_its_first_layer(monkeypatch, tmp_path, names, channels, expected):
+    weights = {name: torch.ones(1) for name in names}
+    weights["model.diffusion_model.input_blocks.0.0.weight"] = torch.ones(8, channels, 3, 3)
+    save_file(weights, tmp_path / "model.safetensors")
+    seen = []
+    monkeypatch.setattr(expected, "from_single_file", lambda *_, **__: seen.append(expected))
+    monkeypatch.setattr("longclip_diffusers.checkpoints.files.load_file", None)  # the header tells all
     AutoLongPipeline.from_single_file(tmp_path / "model.safetensors")
     assert seen == [expected]
 
