@@ -27,14 +27,17 @@ class Products(TorchDispatchMode):
         return number
 
 
-def both(pipe, prompt=CHAPTER, **arguments):
-    """Pictures with and without, after checks that one call read the prompt once and the other at each step."""
+def both(pipe, prompt=CHAPTER, *, readers=None, drawn=draw, **arguments):
+    """Pictures with and without, after checks that one call read the prompt once and the other at each step.
+
+    `readers`: the modules whose cross-attention reads the prompt, UNet and ControlNet where none are given.
+    """
     arguments = {"num_inference_steps": STEPS, **arguments}
-    models = [model for name in ("unet", "controlnet") if (model := getattr(pipe, name, None)) is not None]
+    denoisers = [model for name in ("unet", "controlnet") if (model := getattr(pipe, name, None)) is not None]
     pictures = []
     for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
         switch()
-        with Products(prompt_layers(*models)) as products:
-            pictures.append(draw(pipe, prompt, **arguments))
+        with Products(prompt_layers(*(readers or denoisers))) as products:
+            pictures.append(drawn(pipe, prompt, **arguments))
         assert products.each == reads
     return pictures

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import toys
 from diffusers import (
+    AnimateDiffPipeline,
     DiffusionPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -84,6 +85,13 @@ def draw(pipe: DiffusionPipeline, prompt: Any = "a cat", *, seed: int = 0, **arg
     size = {} if "image" in arguments else {"height": 64, "width": 64}
     settings = {"num_inference_steps": 2, "generator": generator, "output_type": "np", **size}
     return pipe(prompt, **{**settings, **arguments}).images
+
+
+def animatediff() -> AnimateDiffPipeline:
+    """Stock AnimateDiff of the toys."""
+    made = toys.stable_diffusion_components()
+    taken = {name: made[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    return AnimateDiffPipeline(**taken, motion_adapter=toys.motion_adapter())
 
 
 def frames(pipe: DiffusionPipeline, prompt: str, **arguments: Any) -> np.ndarray:

@@ -12,17 +12,15 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 from adapters import IMAGE_WIDTH, ip_adapter, prompt_layers
 from cached import STEPS, Products, both
 from diffusers import (
-    AnimateDiffPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
-    MotionAdapter,
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
 )
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models import attention_processor
 from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
-from drawing import CHAPTER, KINDS, SENTENCE, draw, frames
+from drawing import CHAPTER, KINDS, SENTENCE, animatediff, draw, frames
 from drawing_xl import XL_KINDS
 from peft import LoraConfig
 from torch.nn.functional import scaled_dot_product_attention
@@ -89,18 +87,9 @@ def test_lcm():
 
 
 def test_animatediff():
-    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
-    components = toys.stable_diffusion_components()
-    components = {name: components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
-    pipe = AutoLongPipeline.from_pipe(AnimateDiffPipeline(**components, motion_adapter=adapter))
+    pipe = AutoLongPipeline.from_pipe(animatediff())
     of_prompt = [block.attentions for block in pipe.unet.down_blocks[1:]]  # the frames have an attn2 of their own
-    films = []
-    for switch, reads in ((pipe.enable_prompt_cache, 1), (pipe.disable_prompt_cache, STEPS)):
-        switch()
-        with Products(prompt_layers(*of_prompt)) as products:
-            films.append(frames(pipe, CHAPTER, num_inference_steps=STEPS))
-        assert products.each == reads
-    assert_equal(films)
+    assert_equal(both(pipe, readers=of_prompt, drawn=frames))
 
 
 def test_bfloat16():

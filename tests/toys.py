@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -84,6 +84,12 @@ def controlnet(*, seed: int = 2, **config: Any) -> ControlNetModel:
         for block in [*model.controlnet_down_blocks, model.controlnet_mid_block]:
             block.weight.normal_(0, 0.1, generator=generator)
     return model
+
+
+def motion_adapter(*, seed: int = 4, **config: Any) -> MotionAdapter:
+    """A random motion adapter for `unet()`: what AnimateDiff adds to it."""
+    sizes = {"block_out_channels": (16, 32), "motion_layers_per_block": 1, "motion_norm_num_groups": 8}
+    return _seeded(seed, lambda: MotionAdapter(**sizes, **config))
 
 
 def vae(*, seed: int = 3, **config: Any) -> AutoencoderKL:

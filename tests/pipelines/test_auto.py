@@ -8,15 +8,13 @@ import pytest
 import torch
 import toys
 from diffusers import (
-    AnimateDiffPipeline,
     DiffusionPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
-    MotionAdapter,
     StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
 )
-from drawing import CHAPTER, KINDS, SENTENCE, draw, gradient, half_mask
+from drawing import CHAPTER, KINDS, SENTENCE, animatediff, draw, gradient, half_mask
 from safetensors.torch import save_file
 
 from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
@@ -99,12 +97,7 @@ def test_from_pipe_of_pag_reads_a_chapter_and_saves_as_stock(tmp_path):
 
 
 def test_from_pipe_of_animatediff_reads_a_chapter():
-    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
-    components = toys.stable_diffusion_components()
-    stock = AnimateDiffPipeline(
-        **{name: components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")},
-        motion_adapter=adapter,
-    )
+    stock = animatediff()
     twin = AutoLongPipeline.from_pipe(stock)
     assert twin.unet is stock.unet
     with torch.no_grad():

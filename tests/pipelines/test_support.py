@@ -27,7 +27,7 @@ from adapters import (
     old_diffusers_keys,
     peft_keys,
 )
-from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DiffusionPipeline, LCMScheduler, MotionAdapter
+from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DiffusionPipeline, LCMScheduler
 from diffusers.models import UNetMotionModel
 from drawing import CHAPTER, KINDS, Kind, draw, frames
 from drawing_xl import XL_KINDS
@@ -125,7 +125,7 @@ def test_lcm_of_sdxl_is_a_scheduler():
     ids=FAMILIES,
 )
 def test_animatediff_draws_a_chapter(stock, components):
-    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
+    adapter = toys.motion_adapter()
     made = components()
     made = {name: made[name] for name in made if name not in ("safety_checker", "requires_safety_checker")}
     made["unet"] = UNetMotionModel.from_unet2d(made["unet"], adapter)
@@ -257,7 +257,7 @@ def both(test: str, note: str = "") -> dict[str, Cell]:
 HERE = "pipelines/test_support.py::"
 SD, SDXL = FAMILIES
 FROM_PIPE = "through `AutoLongPipeline.from_pipe`"
-OFF = ("skip", "skipif", "xfail", "slow", "gpu", "hub")  # what may keep a test from running
+OFF = ("skip", "skipif", "xfail", "gpu")  # what may keep a test from running
 INTRODUCTION = """# What of diffusers works with long prompts
 
 Made by `PYTHONPATH=tests python tests/pipelines/test_support.py > samples/support.md`.

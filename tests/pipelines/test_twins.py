@@ -15,7 +15,6 @@ from diffusers import (
     DDPMParallelScheduler,
     DDPMScheduler,
     DiffusionPipeline,
-    MotionAdapter,
     StableDiffusionInstructPix2PixPipeline,
     UNet3DConditionModel,
 )
@@ -159,17 +158,15 @@ def unet_3d():
     return {"unet": toys._seeded(1, lambda: UNet3DConditionModel(sample_size=8, **blocks, **sizes))}
 
 
-def pia_adapter():
-    sizes = {"block_out_channels": (16, 32), "motion_layers_per_block": 1, "motion_norm_num_groups": 8}
-    return {"motion_adapter": MotionAdapter(conv_in_channels=9, **sizes)}
-
-
 IMAGE = {"image": gradient(), "strength": 1.0}
 FILM = {"num_frames": 2}
 ZERO = {"video_length": 2, "num_inference_steps": 4, "t0": 1, "t1": 2}
 # What each needs beside its family's toys, and beside a prompt.
 RARE = {
-    "PIAPipeline": (pia_adapter, {**IMAGE, **FILM, "height": 64, "width": 64}),
+    "PIAPipeline": (
+        lambda: {"motion_adapter": toys.motion_adapter(conv_in_channels=9)},
+        {**IMAGE, **FILM, "height": 64, "width": 64},
+    ),
     "StableDiffusionControlNetImg2ImgPipeline": (
         lambda: {"controlnet": toys.controlnet()},
         {**IMAGE, "control_image": gradient()},

@@ -10,7 +10,6 @@ import toys_xl
 from diffusers import (
     AnimateDiffSDXLPipeline,
     DiffusionPipeline,
-    MotionAdapter,
     StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPAGPipeline,
     StableDiffusionXLPipeline,
@@ -161,7 +160,7 @@ def test_from_pipe_of_a_class_without_clip_skip():
 
 
 def test_from_pipe_of_animatediff_counts_videos():
-    adapter = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8)
+    adapter = toys.motion_adapter()
     unet = UNetMotionModel.from_unet2d(toys_xl.unet(), adapter)
     stock = AnimateDiffSDXLPipeline(**toys_xl.components(unet=unet), motion_adapter=adapter)
     twin = AutoLongPipeline.from_pipe(stock, longclip="stretch")
