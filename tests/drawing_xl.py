@@ -9,7 +9,7 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
-from drawing import Kind, gradient, half_mask
+from drawing import KINDS, Kind, gradient, half_mask
 
 from longclip_diffusers import (
     StableDiffusionXLLongControlNetPipeline,
@@ -50,3 +50,4 @@ XL_KINDS = {
         StableDiffusionXLImg2ImgPipeline, StableDiffusionXLLongImg2ImgPipeline, toys_xl.refiner_components, _image
     ),
 }
+FAMILIES = {"SD 1.x": KINDS, "SDXL": XL_KINDS}
