@@ -126,7 +126,7 @@ def _contest(
     plot: Path,
 ) -> None:
     from ..checkpoints.files import sha256_of
-    from ..evaluation.detail import detail_tables
+    from ..evaluation.detail import detail_tables, summary_table
     from ..evaluation.report import hash_model, plot_recall, write_json
     from ..training.contest import ARMS, Training, contest_rows, seed_rows
 
@@ -136,7 +136,7 @@ def _contest(
         _run_all(pool, "train", trainings, jobs)
         _run_all(pool, "measure", measurements, jobs)
     rows, facts, judge = contest_rows(measurements)
-    table = detail_tables(rows)
+    table = f"{summary_table(rows)}\n\n{detail_tables(rows)}"
     exports = {f"{each.name}/last/model.safetensors": each.export for each in trainings if isinstance(each, Training)}
     hashes = hash_model(contest.model) | {name: sha256_of(file) for name, file in exports.items()}
     settings = {"num_scenes": contest.num_scenes, "seed": contest.seed, "seeds": seeds, "arms": ARMS}

@@ -18,7 +18,7 @@ from ..storybook.phrases import UNSEEN
 from ..storybook.scene import Scene, draw_scene
 from ..storybook.slots import OPENING_SLOTS
 from .metrics import bootstrap_interval
-from .report import Row, table
+from .report import Row, bare_table, table
 
 __all__ = [
     "CHANCE",
@@ -32,6 +32,7 @@ __all__ = [
     "drift_row",
     "recall_rows",
     "score",
+    "summary_table",
 ]
 
 Kind = Literal["long", "chapter", "short"]
@@ -40,6 +41,14 @@ CHANCE = "chance"
 DRIFT = "short_drift"
 # Content tokens that one window holds, BOS and EOS left out: 75 and 246.
 WINDOW, LONG_WINDOW = CLIP_LENGTH - 2, LONG_LENGTH - 2
+# What columns are called where all of them stand side by side.
+SHORT_NAMES = {
+    "near_reference": "near ref.",
+    "far_reference": "far ref.",
+    **{f"chapter_{number}": f"ch. {number}" for number in (1, 2, 3, 4)},
+    "chapter_reference": "ref.",
+    DRIFT: "drift",
+}
 
 
 @dataclass(frozen=True)
@@ -179,3 +188,9 @@ def detail_tables(rows: Sequence[Row]) -> str:
     kinds = {**{column: kind for column, (kind, _) in COLUMNS.items()}, DRIFT: "short"}
     parts = [[row for row in rows if kinds[row.column] == kind] for kind in get_args(Kind)]
     return "\n\n".join(table(part) for part in parts if part)
+
+
+def summary_table(rows: Sequence[Row]) -> str:
+    """One Markdown table of all columns, without intervals and counts."""
+    order = [*COLUMNS, DRIFT]
+    return bare_table(sorted(rows, key=lambda row: order.index(row.column)), names=SHORT_NAMES, others=[DRIFT])

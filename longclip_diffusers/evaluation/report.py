@@ -1,7 +1,7 @@
 """Results as JSON, as a Markdown table and as a plot."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from ..positions import CLIP_LENGTH
 if TYPE_CHECKING:  # detail imports Row from here
     from .detail import Fact
 
-__all__ = ["Row", "hash_model", "hash_source", "plot_recall", "table", "tall_table", "write_json"]
+__all__ = ["Row", "bare_table", "hash_model", "hash_source", "plot_recall", "table", "tall_table", "write_json"]
 
 FEWEST = 20  # facts that a plotted point needs
 
@@ -64,6 +64,21 @@ def table(rows: Sequence[Row]) -> str:
     return _markdown(
         ["encoder", *head], [[each, *(cells.get((each, column), "-") for column in columns)] for each in encoders]
     )
+
+
+def bare_table(rows: Sequence[Row], *, names: Mapping[str, str], others: Collection[str] = ()) -> str:
+    """The same with values alone, so that many columns fit a page: shares as ".985", what `others` name as "1.5".
+
+    Args:
+        names: what columns are called, where not as they are.
+    """
+    encoders, columns, _ = _cells(rows)
+    cells = {
+        (row.encoder, row.column): f"{row.value:.1f}" if row.column in others else f"{row.value:.3f}".removeprefix("0")
+        for row in rows
+    }
+    lines = [[each, *(cells.get((each, column), "") for column in columns)] for each in encoders]
+    return _markdown(["encoder", *(names.get(column, column) for column in columns)], lines)
 
 
 def tall_table(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ from longclip_diffusers.evaluation.detail import (
     drift_row,
     recall_rows,
     score,
+    summary_table,
 )
 from longclip_diffusers.evaluation.report import hash_model, plot_recall, write_json
 from longclip_diffusers.storybook.checker import read_picture
@@ -145,6 +146,17 @@ def test_tables_are_one_for_each_kind_with_the_drift_beside_the_short_prompts():
     assert "| long | 0.750 [" in long and "77-150 (n=40)" in long
     assert "| encoder | short (n=40) | short_drift (n=2) |" in short and "| 3.000 [2.000, 4.000] |" in short
     assert DRIFT == "short_drift"
+
+
+def test_the_summary_is_one_table_of_values_and_an_encoder_without_one_leaves_its_place_empty():
+    told = facts(shown=30) + facts(shown=4, kind="short")
+    rows = [*recall_rows("long", told), drift_row("long", [0, 1], [2.0, 4.06]), *recall_rows("chance", facts(shown=40))]
+    assert summary_table(rows).splitlines() == [
+        "| encoder | 77-150 | short | drift |",
+        "|---|---|---|---|",
+        "| long | .750 | .100 | 3.0 |",
+        "| chance | 1.000 |  |  |",
+    ]
 
 
 def test_report_files_say_what_was_measured(tmp_path):

@@ -1,4 +1,4 @@
-"""README's table of the peers is what `longclip bench peers` wrote into samples/proof, of the bundled model."""
+"""The numbers that README, model card and samples/proof tell are those of the runs kept there, of the bundled model."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from longclip_diffusers import bundled
+from longclip_diffusers.evaluation.detail import detail_tables, summary_table
 from longclip_diffusers.evaluation.peers import Reading, peer_texts
-from longclip_diffusers.evaluation.report import hash_model
+from longclip_diffusers.evaluation.report import Row, hash_model
 
 ROOT = Path(__file__).parent.parent.parent
+PROOF = ROOT / "samples/proof"
 COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut")
 WAYS = {
     "stock": "truncated",
@@ -29,12 +31,31 @@ RECALL = {
 
 @pytest.fixture(scope="module")
 def run():
-    return json.loads((ROOT / "samples/proof/peers.json").read_text())
+    return json.loads((PROOF / "peers.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def readme():
     return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rows_of(content):
+    return [Row(**row) for row in content["rows"]]
+
+
+def test_every_table_of_the_contest_is_that_run(readme):
+    contest, reader = (json.loads((PROOF / name).read_text()) for name in ("contest.json", "reader.json"))
+    summary, told = summary_table(rows_of(contest)), (PROOF / "README.md").read_text(encoding="utf-8")
+    assert summary in readme
+    assert summary in (bundled() / "README.md").read_text(encoding="utf-8")
+    assert (PROOF / "contest.md").read_text() == f"{summary}\n\n{detail_tables(rows_of(contest))}\n"
+    assert all(part in told for part in detail_tables(rows_of(contest)).split("\n\n"))
+    assert summary_table(rows_of(reader)) in told
+    for content in (contest, reader):
+        assert content["sha256"].items() >= hash_model(bundled()).items()
+    assert json.loads((bundled() / "evaluation.json").read_text()) == contest
+    unet = contest["sha256"]["unet/diffusion_pytorch_model.safetensors"]
+    assert unet in told and unet in (bundled() / "README.md").read_text(encoding="utf-8")
 
 
 def short(value):
