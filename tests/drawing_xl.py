@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import toys
 import toys_xl
 from diffusers import (
+    AnimateDiffSDXLPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
@@ -50,4 +52,9 @@ XL_KINDS = {
         StableDiffusionXLImg2ImgPipeline, StableDiffusionXLLongImg2ImgPipeline, toys_xl.refiner_components, _image
     ),
 }
-FAMILIES = {"SD 1.x": KINDS, "SDXL": XL_KINDS}
+FAMILIES = {"SD 1.x": KINDS["text2img"], "SDXL": XL_KINDS["text2img"]}  # text to image of each
+
+
+def animatediff_xl() -> AnimateDiffSDXLPipeline:
+    """Stock AnimateDiff of SDXL's toys."""
+    return AnimateDiffSDXLPipeline(**toys_xl.components(), motion_adapter=toys.motion_adapter())

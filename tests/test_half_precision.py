@@ -4,8 +4,8 @@ import drawing
 import numpy as np
 import pytest
 import torch
-from drawing import KINDS, draw
-from drawing_xl import XL_KINDS
+from drawing import draw
+from drawing_xl import FAMILIES
 
 from longclip_diffusers import bundled, encode_long_prompt, load_text_encoder, load_tokenizer
 from longclip_diffusers.sidecar import PromptOptions
@@ -33,7 +33,7 @@ def test_a_chapter_in_half_precision(dtype, tolerance):
 # Rounding as above, which a UNet's two steps make up to three times as much of, on average over the picture.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.002), (torch.bfloat16, 0.02)])
 @pytest.mark.parametrize("syntax", ["plain", "a1111"])
-@pytest.mark.parametrize("kind", [KINDS["text2img"], XL_KINDS["text2img"]], ids=["SD", "SDXL"])
+@pytest.mark.parametrize("kind", FAMILIES.values(), ids=FAMILIES)
 def test_a_chapter_drawn_in_half_precision(kind, syntax, dtype, tolerance):
     pipe = kind.long(**kind.components())
     pipe.prompt_options = PromptOptions(syntax=syntax)

@@ -21,7 +21,7 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models import attention_processor
 from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
 from drawing import CHAPTER, KINDS, SENTENCE, animatediff, draw, frames
-from drawing_xl import XL_KINDS
+from drawing_xl import FAMILIES, XL_KINDS
 from peft import LoraConfig
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -113,7 +113,7 @@ def test_xformers(monkeypatch):
     np.testing.assert_allclose(pictures[0], expected, atol=1e-4)  # the same sums in another order
 
 
-@pytest.mark.parametrize("kind", [KINDS["text2img"], XL_KINDS["text2img"]], ids=["SD 1.x", "SDXL"])
+@pytest.mark.parametrize("kind", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize(
     "offload",
     [

@@ -19,10 +19,9 @@ from adapters import (
     old_diffusers_keys,
     peft_keys,
 )
-from diffusers import AnimateDiffPipeline, AnimateDiffSDXLPipeline, DiffusionPipeline, LCMScheduler
-from diffusers.models import UNetMotionModel
-from drawing import CHAPTER, KINDS, Kind, draw, frames
-from drawing_xl import FAMILIES, XL_KINDS
+from diffusers import DiffusionPipeline, LCMScheduler
+from drawing import CHAPTER, KINDS, Kind, animatediff, draw, frames
+from drawing_xl import FAMILIES, XL_KINDS, animatediff_xl
 from torch import nn
 
 from longclip_diffusers import AutoLongPipeline
@@ -33,7 +32,7 @@ ROUNDING = 1e-4  # of pictures in 0..1: the same sums in another order, then two
 @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
 def kind(request) -> Kind:
     """Text to image of the family."""
-    return request.param["text2img"]
+    return request.param
 
 
 def pipeline(kind: Kind, **replaced) -> DiffusionPipeline:
@@ -108,17 +107,9 @@ def test_lcm_of_sdxl_is_a_scheduler():
     assert reads_to_the_end(pipe, guidance_scale=8.0)
 
 
-@pytest.mark.parametrize(
-    ("stock", "components"),
-    [(AnimateDiffPipeline, toys.stable_diffusion_components), (AnimateDiffSDXLPipeline, toys_xl.components)],
-    ids=FAMILIES,
-)
-def test_animatediff_draws_a_chapter(stock, components):
-    adapter = toys.motion_adapter()
-    made = components()
-    made = {name: made[name] for name in made if name not in ("safety_checker", "requires_safety_checker")}
-    made["unet"] = UNetMotionModel.from_unet2d(made["unet"], adapter)
-    pipe = stock(**made, motion_adapter=adapter)
+@pytest.mark.parametrize("stock", [animatediff, animatediff_xl], ids=FAMILIES)
+def test_animatediff_draws_a_chapter(stock):
+    pipe = stock()
     twin = AutoLongPipeline.from_pipe(pipe)
     assert np.array_equal(frames(twin, "a cat"), frames(pipe, "a cat"))
     red, blue = (frames(twin, CHAPTER + end) for end in ("red", "blue"))

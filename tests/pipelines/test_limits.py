@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import toys_dit
 from diffusers.models import attention_dispatch
-from drawing import CHAPTER, KINDS, draw
-from drawing_xl import XL_KINDS
+from drawing import CHAPTER, draw
+from drawing_xl import FAMILIES
 
 from longclip_diffusers import FluxLongPipeline, StableDiffusion3LongPipeline
 from longclip_diffusers.embeddings import encode_embeddings
 from longclip_diffusers.errors import ModelError
 
-KIND = pytest.mark.parametrize("kind", [KINDS["text2img"], XL_KINDS["text2img"]], ids=["SD 1.x", "SDXL"])
+KIND = pytest.mark.parametrize("kind", FAMILIES.values(), ids=FAMILIES)
 
 
 @KIND

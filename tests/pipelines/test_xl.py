@@ -8,15 +8,13 @@ import torch
 import toys
 import toys_xl
 from diffusers import (
-    AnimateDiffSDXLPipeline,
     DiffusionPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPAGPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.models import UNetMotionModel
 from drawing import CHAPTER, SENTENCE, draw
-from drawing_xl import XL_KINDS
+from drawing_xl import XL_KINDS, animatediff_xl
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -160,11 +158,9 @@ def test_from_pipe_of_a_class_without_clip_skip():
 
 
 def test_from_pipe_of_animatediff_counts_videos():
-    adapter = toys.motion_adapter()
-    unet = UNetMotionModel.from_unet2d(toys_xl.unet(), adapter)
-    stock = AnimateDiffSDXLPipeline(**toys_xl.components(unet=unet), motion_adapter=adapter)
+    stock = animatediff_xl()
     twin = AutoLongPipeline.from_pipe(stock, longclip="stretch")
-    assert twin.unet is unet
+    assert twin.unet is stock.unet
     assert encoded_rows(twin, CHAPTER, num_videos_per_prompt=2) > 248
     assert twin.encode_prompt("a", device="cpu", num_videos_per_prompt=2)[0].shape[0] == 2
 
