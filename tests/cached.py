@@ -1,11 +1,24 @@
 """The same picture with the prompt cache and without, and how often the prompt was read for each."""
 
+import numpy as np
 import torch
+import toys
 from adapters import prompt_layers
 from drawing import CHAPTER, draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from longclip_diffusers import StableDiffusionLongPipeline
+
 STEPS = 3
+
+
+def pipeline(**components):
+    return StableDiffusionLongPipeline(**toys.stable_diffusion_components(**components))
+
+
+def assert_equal(pictures):
+    assert np.isfinite(pictures[0]).all()
+    assert np.array_equal(*pictures)
 
 
 class Products(TorchDispatchMode):

@@ -5,37 +5,15 @@ import torch
 import toys
 import toys_xl
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from drawing import CHAPTER, SENTENCE
-from peft import LoraConfig
+from drawing import CHAPTER
+from encoding_xl import LONG, ROUNDING, assert_equal, encode, halves, ids_of_rows, long_pipeline, without_depth
 from torch.testing import assert_close
 
 from longclip_diffusers import StableDiffusionXLLongImg2ImgPipeline, StableDiffusionXLLongPipeline, plan_windows
 from longclip_diffusers.errors import ModelError, PromptError
 from longclip_diffusers.sidecar import PromptOptions
 
-ROUNDING = {"rtol": 1e-5, "atol": 1e-5}  # the same window in a batch of another size
-LONG = SENTENCE * 5  # 160 byte tokens: one window of 248, three of 77
 FULL = "a" * 10 + " " + "b " * 65  # 75 tokens
-
-
-def long_pipeline(length=248, length_2=77, **options):
-    pipe = StableDiffusionXLLongPipeline(**toys_xl.components(length=length, length_2=length_2))
-    pipe.prompt_options = PromptOptions(**{"context": "none", **options})
-    return pipe
-
-
-def encode(pipe, prompt, **arguments):
-    with torch.no_grad():
-        return pipe.encode_prompt(prompt, device="cpu", **arguments)
-
-
-def assert_equal(ours, expected):
-    for one, other in zip(ours, expected, strict=True):
-        assert one is other is None or torch.equal(one, other)
-
-
-def halves(embeds):
-    return embeds[..., : toys.WIDTH], embeds[..., toys.WIDTH :]
 
 
 # ---- what fits: stock's own
@@ -88,37 +66,6 @@ def test_no_option_touches_what_fits(options):
 
 
 # ---- rows: the same token in both encoders
-
-
-def without_depth(encoder):
-    """The encoder whose every layer, and position, adds nothing: a row's state is its token's embedding."""
-    inner = getattr(encoder, "text_model", encoder)
-    with torch.no_grad():
-        inner.embeddings.position_embedding.weight.zero_()
-        for layer in inner.encoder.layers:
-            for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
-                linear.weight.zero_()
-                linear.bias.zero_()
-    return encoder
-
-
-def ids_of_rows(pipe, embeds):
-    """For each encoder the token ids (B, L) that the rows come from, padding named alike (-1)."""
-    found = []
-    for states, tokenizer, encoder in zip(
-        halves(embeds), (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), strict=True
-    ):
-        table = encoder.get_input_embeddings().weight.detach()
-        distances = torch.cdist(states, table, compute_mode="donot_use_mm_for_euclid_dist")
-        assert distances.amin(-1).max() < 1e-3
-        ids = distances.argmin(-1)
-        # The first EOS of each window ends it; where EOS is the padding too, those behind it are padding.
-        behind = torch.cat([torch.zeros_like(ids[:, :1]), ids[:, :-1]], 1)
-        is_padding = ids == tokenizer.pad_token_id
-        if tokenizer.pad_token_id == tokenizer.eos_token_id:
-            is_padding &= behind == tokenizer.eos_token_id
-        found.append(ids.masked_fill(is_padding, -1))
-    return found
 
 
 @pytest.mark.parametrize("context", ["none", "related"])
@@ -332,86 +279,6 @@ def test_all_given_pass_without_encoders():
     assert_equal(encode(pipe, None, **dict(zip(names, given, strict=True))), given)
     with pytest.raises(ModelError, match="no second text encoder"):
         encode(pipe, "a cat")
-
-
-# ---- LoRA and textual inversion
-
-
-def test_lora_scale_is_stocks_and_taken_back():
-    pipe = long_pipeline(77)
-    for encoder in (pipe.text_encoder, pipe.text_encoder_2):
-        torch.manual_seed(5)
-        encoder.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
-    stock = StableDiffusionXLPipeline(**pipe.components)
-    whole = encode(pipe, "a cat")
-    for scale in (0.5, 1.0):
-        expected = encode(stock, "a cat", negative_prompt="dark", lora_scale=scale)
-        assert_equal(encode(pipe, "a cat", negative_prompt="dark", lora_scale=scale), expected)
-        changed = zip(halves(expected[0]), halves(whole[0]), strict=True)
-        assert [torch.equal(*each) for each in changed] == [scale == 1.0] * 2
-    assert_equal(encode(pipe, "a cat"), whole)
-
-
-def with_inversion(pipe):
-    """Three vectors for `<place>` in both encoders."""
-    generator = torch.Generator().manual_seed(6)
-    for end, width in (("", toys.WIDTH), ("_2", toys_xl.WIDTH_2)):
-        pipe.load_textual_inversion(
-            {"<place>": torch.randn(3, width, generator=generator)},
-            token="<place>",
-            text_encoder=getattr(pipe, f"text_encoder{end}"),
-            tokenizer=getattr(pipe, f"tokenizer{end}"),
-        )
-    return pipe
-
-
-def test_textual_inversion_is_stocks():
-    stock = with_inversion(StableDiffusionXLPipeline(**toys_xl.components()))
-    long = StableDiffusionXLLongPipeline(**stock.components)
-    call = {"prompt": "a cat at <place>", "negative_prompt": "<place>"}
-    assert_equal(encode(long, **call), encode(stock, **call))
-
-
-@pytest.mark.parametrize("context", ["none", "related"])
-def test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end(context):
-    pipe = with_inversion(long_pipeline(context=context))
-    without_depth(pipe.text_encoder)
-    without_depth(pipe.text_encoder_2)
-    read = []  # by the second encoder, each row a window or a piece
-    pipe.text_encoder_2.register_forward_pre_hook(lambda _, arguments: read.extend(arguments[0].tolist()))
-    for shift in range(4):  # one of them would cut the group at the edge of a piece of 77
-        embeds, *_ = encode(pipe, "a " * (72 + shift) + "<place> " + "b " * 20)
-        first, second = ids_of_rows(pipe, embeds)
-        assert torch.equal(first, second)
-        assert [token for token in second[0].tolist() if token >= 514] == [514, 515, 516]
-    assert all([token for token in row if token >= 514] in ([], [514, 515, 516]) for row in read)
-
-
-def test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion():
-    pipe = with_inversion(long_pipeline(77))
-    expected = encode(pipe, "a <place> cat")[2]
-    pipe.text_encoder_2.config.eos_token_id = pipe.text_encoder_2.text_model.eos_token_id = 2
-    assert_close(encode(pipe, "a <place> cat")[2], expected, **ROUNDING)
-    stock = StableDiffusionXLPipeline(**pipe.components)
-    assert not torch.allclose(encode(stock, "a <place> cat")[2], expected, **ROUNDING)  # why this is ours to do
-
-
-# ---- offload
-
-
-def test_encoders_whose_weights_accelerate_keeps_elsewhere():
-    from accelerate import cpu_offload
-
-    pipe = with_inversion(long_pipeline())
-    call = {"prompt": LONG + "<place>", "negative_prompt": "dark", "clip_skip": 1}
-    pipe.text_encoder_2.config.eos_token_id = pipe.text_encoder_2.text_model.eos_token_id = 2
-    expected = encode(pipe, **call)
-    for encoder in (pipe.text_encoder, pipe.text_encoder_2):
-        cpu_offload(encoder, execution_device="cpu")
-        assert encoder.device.type == "meta"
-    assert_equal(encode(pipe, **call), expected)
-    with pytest.raises(ModelError, match="before enable_model_cpu_offload"):
-        pipe.load_longclip(g_mode="stretch")
 
 
 # ---- refusals

@@ -1,4 +1,4 @@
-"""Every layout gives the same encoder; what it computes is Long-CLIP's own forward; what is wrong is named."""
+"""Every layout gives the same encoder; what it computes is Long-CLIP's own forward."""
 
 import json
 import shutil
@@ -8,28 +8,23 @@ from pathlib import Path
 import checkpoint_makers as makers
 import pytest
 import torch
+from checkpoint_layouts import (
+    LAYOUTS,
+    clip_model,
+    flat_text_model,
+    longclip_transformers,
+    official_pt,
+    saved,
+    text_model,
+    wanted,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from longclip_diffusers.checkpoints import load_clip, load_long_text_encoder, load_text_encoder
-from longclip_diffusers.errors import CheckpointError
+from longclip_diffusers.checkpoints import load_clip, load_text_encoder
 from longclip_diffusers.positions import stretch_positions
 from longclip_diffusers.text_encoder import num_positions, position_table, save_text_encoder, stretch_text_encoder
-
-
-def saved(state: dict[str, Tensor], path: Path) -> Path:
-    torch.save(state, path)
-    return path
-
-
-def flat(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("text_model."): value for key, value in makers.text_only(state).items()}
-
-
-def wanted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The text tower's weights, flat names, of a state in OpenAI's names."""
-    return flat(makers.transformers_state(state))
 
 
 def assert_holds(encoder: CLIPTextModel, expected: dict[str, Tensor], exact: bool = True) -> None:
@@ -38,114 +33,6 @@ def assert_holds(encoder: CLIPTextModel, expected: dict[str, Tensor], exact: boo
     for key, value in expected.items():
         # GmP's weight is a product of three roundings.
         torch.testing.assert_close(found[key], value, **({"rtol": 0, "atol": 0} if exact else {}))
-
-
-def official_pt(folder: Path) -> Path:
-    return saved(makers.longclip_state(), folder / "longclip-B.pt")
-
-
-def official_safetensors(folder: Path) -> Path:
-    save_file(makers.longclip_state(), folder / "longclip.safetensors")
-    return folder / "longclip.safetensors"
-
-
-def clip_model(folder: Path, rows: int | None = 248) -> Path:
-    state = makers.transformers_state(makers.one_table(makers.longclip_state()))
-    return makers.folder(folder, state, makers.config_json(rows, whole=True))
-
-
-def text_model(folder: Path, rows: int | None = 248) -> Path:
-    state = makers.text_only(makers.transformers_state(makers.one_table(makers.longclip_state())))
-    return makers.folder(folder, state, makers.config_json(rows, whole=False))
-
-
-def flat_text_model(folder: Path) -> Path:
-    return makers.folder(
-        folder, wanted(makers.one_table(makers.longclip_state())), makers.config_json(248, whole=False)
-    )
-
-
-def bare_text_model(folder: Path) -> Path:
-    text_model(folder)
-    (folder / "config.json").unlink()
-    return folder / "model.safetensors"
-
-
-def with_position_ids(folder: Path) -> Path:
-    state = makers.text_only(makers.transformers_state(makers.one_table(makers.longclip_state())))
-    state["text_model.embeddings.position_ids"] = torch.arange(248)[None]
-    return saved(state, folder / "pytorch_model.bin").parent
-
-
-def longclip_transformers(folder: Path, suffix: str = "") -> Path:
-    state = makers.transformers_state(makers.longclip_state())
-    table = state.pop("text_model.embeddings.position_embedding_res")
-    state["text_model.embeddings.position_embedding_res" + suffix] = table
-    towers = ("text_model.", "vision_model.")
-    nested = {key.split(".")[0] + "." + key if key.startswith(towers) else key: value for key, value in state.items()}
-    config = makers.config_json(248, whole=True) | {"model_type": "longclip"}
-    config["text_config"]["interpolation_keep_length"] = 20
-    return makers.folder(folder, nested, config)
-
-
-def jit_state_dict(folder: Path) -> Path:
-    numbers = {name: torch.tensor(1) for name in ("input_resolution", "context_length", "vocab_size")}
-    return saved({**makers.longclip_state(), **numbers}, folder / "state.pt")
-
-
-def open_clip_custom_text(folder: Path) -> Path:
-    text = {key: value for key, value in makers.longclip_state().items() if not key.startswith(("visual.", "logit"))}
-    rest = {key: value for key, value in makers.longclip_state().items() if key not in text}
-    return saved({**makers.prefixed("text.", text), **rest}, folder / "open_clip.pt")
-
-
-def sharded(folder: Path) -> Path:
-    clip_model(folder)
-    state = makers.transformers_state(makers.one_table(makers.longclip_state()))
-    (folder / "model.safetensors").unlink()
-    halves = {"model-1.safetensors": list(state)[::2], "model-2.safetensors": list(state)[1::2]}
-    for name, keys in halves.items():
-        save_file({key: state[key] for key in keys}, folder / name)
-    weight_map = {key: name for name, keys in halves.items() for key in keys}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
-
-
-def prefix(text: str) -> Callable[[Path], Path]:
-    return lambda folder: saved(makers.prefixed(text, makers.longclip_state()), folder / "prefixed.pt")
-
-
-def text_prefix(text: str) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        state = makers.text_only(makers.transformers_state(makers.one_table(makers.longclip_state())))
-        return saved(makers.prefixed(text, state), folder / "prefixed.pt")
-
-    return make
-
-
-LAYOUTS = {
-    "official .pt": official_pt,
-    "official as safetensors": official_safetensors,
-    "wrapped in state_dict": lambda folder: saved({"state_dict": makers.longclip_state()}, folder / "epoch.pt"),
-    "jit state dict": jit_state_dict,
-    "CLIPModel folder": clip_model,
-    "CLIPModel folder without length": lambda folder: clip_model(folder, None),
-    "CLIPModel folder with a wrong length": lambda folder: clip_model(folder, 77),
-    "text folder": text_model,
-    "text folder without length": lambda folder: text_model(folder, None),
-    "text folder, flat keys": flat_text_model,
-    "text file without config": bare_text_model,
-    "pytorch_model.bin with position_ids": with_position_ids,
-    "sharded folder": sharded,
-    "longclip-transformers": longclip_transformers,
-    "longclip-transformers, second table a module": lambda folder: longclip_transformers(folder, ".weight"),
-    "open_clip custom text": open_clip_custom_text,
-    "module.": prefix("module."),
-    "_orig_mod.": prefix("_orig_mod."),
-    "module._orig_mod.": prefix("module._orig_mod."),
-    "text_encoder.": text_prefix("text_encoder."),
-    "module.text_encoder.": text_prefix("module.text_encoder."),
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -327,15 +214,6 @@ def test_best_is_preferred_to_last(tmp_path: Path) -> None:
     assert num_positions(load_text_encoder(tmp_path)) == 248
 
 
-def test_unknown_parts_of_an_image_tower_do_not_hinder_the_text_tower(tmp_path: Path) -> None:
-    resnet = {key: value for key, value in makers.openai_state().items() if not key.startswith("visual.")}
-    resnet["visual.layer1.0.conv1.weight"] = torch.ones(2, 2)
-    path = saved(resnet, tmp_path / "RN50.pt")
-    assert num_positions(load_text_encoder(path)) == 77
-    with pytest.raises(CheckpointError, match=r"visual\.layer1\.0\.conv1\.weight, which no CLIP has"):
-        load_clip(path)
-
-
 def test_hidden_act_can_be_told(tmp_path: Path) -> None:
     path = official_pt(tmp_path)
     assert load_text_encoder(path).config.hidden_act == "quick_gelu"
@@ -353,96 +231,3 @@ def test_untrained_interpolation_is_a_warning(tmp_path: Path, recwarn: pytest.Wa
     assert not recwarn.list
     with pytest.warns(UserWarning, match=r"stretched: its position rows are untrained interpolation"):
         load_text_encoder(tmp_path / "stretched")
-
-
-def test_a_stock_encoder_is_refused_where_a_long_one_is_asked_for(tmp_path: Path) -> None:
-    assert num_positions(load_long_text_encoder(official_pt(tmp_path), dtype=torch.float16)) == 248
-    stock = saved(makers.openai_state(), tmp_path / "longclip-L.pt")
-    with pytest.raises(CheckpointError, match=r'has 77 position rows.*longclip="stretch".*longclip=None'):
-        load_long_text_encoder(stock)
-
-
-def _changed(**changes: Tensor | None) -> dict[str, Tensor]:
-    state = {**makers.longclip_state(), **{key.replace("__", "."): value for key, value in changes.items()}}
-    return {key: value for key, value in state.items() if value is not None}
-
-
-NAN_TABLE = torch.full((248, makers.WIDTH), torch.nan)
-BAD = {
-    "missing layer weight": (
-        _changed(transformer__resblocks__1__ln_2__bias=None),
-        r"lacks encoder\.layers\.1\.layer_norm2\.bias",
-    ),
-    "missing projection input": (_changed(token_embedding__weight=None), "no CLIP text tower"),
-    "no position table": (
-        _changed(positional_embedding=None, positional_embedding_res=None),
-        "lacks a position table",
-    ),
-    "weights twice": (_changed(module__logit_scale=torch.tensor(4.0)), "holds some weights twice"),
-    "table of one axis": (
-        _changed(positional_embedding=torch.ones(9), positional_embedding_res=None),
-        r"a floating \(rows, width\) tensor",
-    ),
-    "unexpected": (_changed(transformer__adapter=torch.ones(1)), r"transformer\.adapter, which no CLIP has"),
-    "wrong shape": (_changed(ln_final__weight=torch.ones(3)), r"final_layer_norm\.weight has shape \(3,\)"),
-    "wrong axes": (_changed(token_embedding__weight=torch.ones(3)), r"token_embedding\.weight has shape \(3,\)"),
-    "stacked in odd rows": (
-        _changed(transformer__resblocks__0__attn__in_proj_weight=torch.ones(100, 64)),
-        r"q_proj\.weight has shape \(34, 64\)",
-    ),
-    "two tables differ": (_changed(positional_embedding_res=torch.ones(77, 64)), "the two position tables differ"),
-    "nan table": (_changed(positional_embedding_res=NAN_TABLE), r"position_embedding\.weight holds NaN"),
-    "inf weight": (_changed(ln_final__bias=torch.full((64,), torch.inf)), r"final_layer_norm\.bias holds NaN or inf"),
-    "quantised": (
-        _changed(transformer__resblocks__0__mlp__c_fc__weight=torch.ones(256, 64, dtype=torch.int8)),
-        r"fc1\.weight is torch\.int8; quantised",
-    ),
-    "image tower only": (
-        {key: value for key, value in makers.openai_state().items() if key.startswith("visual.")},
-        "an image tower only",
-    ),
-    "lora": ({"unet.down.lora_A.weight": torch.ones(1)}, "it is a LoRA.*load_lora_weights"),
-    "single file": (
-        {f"cond_stage_model.transformer.{key}": value for key, value in makers.openai_state().items()},
-        "whole Stable Diffusion checkpoint.*from_single_file",
-    ),
-    "something else": ({"shared.weight": torch.ones(1)}, r"its weights are shared\.weight"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_named(case: str, tmp_path: Path) -> None:
-    state, message = BAD[case]
-    path = saved(state, tmp_path / "weights.pt")
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load_text_encoder(path)
-    assert str(path) in str(caught.value)
-
-
-def test_a_float16_overflow_is_named(tmp_path: Path) -> None:
-    path = saved(_changed(ln_final__bias=torch.full((64,), 1e6)), tmp_path / "a.pt")
-    assert load_text_encoder(path).dtype == torch.float32
-    with pytest.raises(CheckpointError, match=r"final_layer_norm\.bias .* in torch\.float16"):
-        load_text_encoder(path, dtype=torch.float16)
-
-
-def test_load_clip_needs_both_towers(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds a text tower only"):
-        load_clip(text_model(tmp_path))
-    without_projection = {key: value for key, value in makers.longclip_state().items() if key != "visual.proj"}
-    with pytest.raises(CheckpointError, match=r"lacks visual_projection\.weight"):
-        load_clip(saved(without_projection, tmp_path / "a.pt"))
-    without_logit_scale = _changed(logit_scale=None)
-    with pytest.raises(CheckpointError, match="lacks logit_scale"):
-        load_clip(saved(without_logit_scale, tmp_path / "a.pt"))
-
-
-def test_a_width_without_known_heads_asks_for_a_config(tmp_path: Path) -> None:
-    config = CLIPTextConfig(
-        vocab_size=96, hidden_size=40, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
-    CLIPTextModel(config).save_pretrained(tmp_path)
-    assert load_text_encoder(tmp_path).config.num_attention_heads == 2
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"40 wide, no multiple of 64.*config\.json"):
-        load_text_encoder(tmp_path)

@@ -73,7 +73,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         SD: cell(
             "test_mixin.py::test_lora_scale_is_stocks", "test_mixin.py::test_lora_scale_is_taken_back_after_an_error"
         ),
-        SDXL: cell("test_mixin_xl.py::test_lora_scale_is_stocks_and_taken_back"),
+        SDXL: cell("test_mixin_xl_adapters.py::test_lora_scale_is_stocks_and_taken_back"),
     },
     "LoRA, hotswap": both("test_lora_of_a_text_encoder_is_not_hotswapped", HOTSWAP),
     "Textual inversion": {
@@ -82,9 +82,9 @@ TABLE: dict[str, dict[str, Cell]] = {
             "test_mixin.py::test_textual_inversion_group_is_read_whole_wherever_it_stands",
         ),
         SDXL: cell(
-            "test_mixin_xl.py::test_textual_inversion_is_stocks",
-            "test_mixin_xl.py::test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end",
-            "test_mixin_xl.py::test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion",
+            "test_mixin_xl_adapters.py::test_textual_inversion_is_stocks",
+            "test_mixin_xl_adapters.py::test_textual_inversion_stays_in_step_and_whole_where_only_pieces_end",
+            "test_mixin_xl_adapters.py::test_pooled_stays_at_the_end_where_an_old_config_would_take_the_inversion",
             note="loaded once for each encoder",
         ),
     },
