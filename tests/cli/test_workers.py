@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from longclip_diffusers.cli.workers import start_workers
+
 PARENT = """
 import os, time
 from longclip_diffusers.cli.workers import start_workers
@@ -39,3 +41,11 @@ def is_running(process):
         return False
     state = Path(f"/proc/{process}/stat")  # a child of a killed parent may stay as a zombie until it is reaped
     return not state.exists() or state.read_text().split()[2] != "Z"
+
+
+def test_they_keep_the_memory_they_free_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    with start_workers(1) as pool:
+        told = [pool.submit(os.getenv, name).result() for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")]
+    assert told == ["4096", str(32 * 2**20)]
