@@ -2,7 +2,6 @@
 
 import random
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from tqdm.auto import tqdm
@@ -33,64 +32,33 @@ def train(
         work: folder of the stages, their resume files, logs and sample pictures.
         seed: everything that is drawn follows from it.
         device: cpu or cuda.
-        jobs: processes of one thread each, for stages side by side and for the batches of a stage alone; 1 runs one
-            after another on all threads.
+        jobs: processes of one thread each, for stages that do not need each other; 1 runs one stage after another, with
+            the same result.
     """
     quiet_libraries()
-    from ..training.miniature.stages import SHARED, STAGES, WAVES, Workshop, assemble
+    from ..training.miniature.stages import STAGES, WAVES, Workshop, assemble
 
     shop = Workshop(work, seed, device)
-    for wave in WAVES:
-        todo = [(shop, name, STAGES[name][1]) for name in wave if not shop.stage(name).is_dir()]
-        if len(todo) == 1 and todo[0][1] in SHARED and jobs > 1 and device == "cpu":
-            _share(*todo[0], jobs)
-        elif jobs == 1 or len(todo) == 1:
-            for stage in todo:
-                _run(*stage)
-        elif todo:
-            with start_workers(jobs) as pool:
-                for done in [pool.submit(_run, *stage, line=line, threads=1) for line, stage in enumerate(todo)]:
-                    done.result()
+    for chains in WAVES:
+        plans = [{name: STAGES[name][1] for name in chain if not shop.stage(name).is_dir()} for chain in chains]
+        with start_workers(jobs) as pool:
+            for done in [pool.submit(_run, shop, plan, line) for line, plan in enumerate(plans) if plan]:
+                done.result()
     assemble(shop, output)
     print(f"The model is in {output}. Look at a picture: longgen --model {output} 'A picture of a bay ...'")
 
 
-def _run(
-    shop: "Workshop",
-    name: str,
-    schedule: "Schedule",
-    *,
-    line: int = 0,
-    threads: int | None = None,
-    silent: bool = False,
-) -> None:
+def _run(shop: "Workshop", plan: "dict[str, Schedule]", line: int) -> None:
     import torch
 
     from ..training.miniature.stages import run_stage
 
-    if threads:
-        torch.set_num_threads(threads)
-    with tqdm(total=schedule.steps, desc=name.ljust(11), position=line, unit="step", disable=silent) as bar:
-        for step in run_stage(shop, name, schedule):
-            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-            bar.update(step.step - bar.n)
-
-
-def _share(shop: "Workshop", name: str, schedule: "Schedule", jobs: int) -> None:
-    with TemporaryDirectory() as folder, start_workers(jobs) as pool:
-        meeting = Path(folder, "meeting").as_uri()
-        for done in [pool.submit(_run_share, shop, name, schedule, meeting, number, jobs) for number in range(jobs)]:
-            done.result()
-
-
-def _run_share(shop: "Workshop", name: str, schedule: "Schedule", meeting: str, number: int, jobs: int) -> None:
-    from torch import distributed
-
-    distributed.init_process_group("gloo", init_method=meeting, rank=number, world_size=jobs)
-    try:
-        _run(shop, name, schedule, threads=1, silent=number > 0)
-    finally:
-        distributed.destroy_process_group()  # the others would wait for one that failed
+    torch.set_num_threads(1)  # with more, sums are rounded in another order
+    for name, schedule in plan.items():
+        with tqdm(total=schedule.steps, desc=name.ljust(13), position=line, unit="step") as bar:
+            for step in run_stage(shop, name, schedule):
+                bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+                bar.update(step.step - bar.n)
 
 
 def scene(

@@ -59,7 +59,7 @@ class Sentence:
 
     `antecedent` is the index in the caption of the earlier sentence without which this one tells nothing. `subject` is
     the slot that a sentence is about without telling it, or that it refers to; `cue` the beginning of the text up to
-    and including the words that name it.
+    and including the words that name it. `owner` is whom an introduction makes the owner of its subject.
     """
 
     text: str
@@ -67,6 +67,7 @@ class Sentence:
     antecedent: int | None = None
     subject: str = ""
     cue: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def finish(drafts: Sequence[Draft]) -> Caption:
                 None if draft.antecedent is None else index[id(draft.antecedent)],
                 draft.subject,
                 draft.cue,
+                draft.owner,
             )
             for draft in drafts
         )

@@ -23,6 +23,7 @@ class Draft:
     antecedent: "Draft | None" = None
     subject: str = ""
     cue: str = ""
+    owner: str = ""
 
 
 class Teller:
@@ -54,7 +55,7 @@ class Teller:
             return None
         owner = self._owners.pop()
         text, cue = self._fill(self.phrases.introductions, slot, cue="noun", owner=owner)
-        introduction = Draft(text, subject=slot.name, cue=cue)
+        introduction = Draft(text, subject=slot.name, cue=cue, owner=owner)
         text, cue = self._fill(self.phrases.owned, slot, cue="owner", owner=owner)
         return introduction, Draft(text, (slot.name,), introduction, slot.name, cue)
 

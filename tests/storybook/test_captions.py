@@ -18,7 +18,6 @@ from longclip_diffusers.storybook.captions import (
 from longclip_diffusers.storybook.phrases import OWNERS, TRAINING, UNSEEN
 from longclip_diffusers.storybook.scene import draw_scene
 from longclip_diffusers.storybook.slots import OPENING_SLOTS, SLOT_INDEX, SLOTS
-from longclip_diffusers.training.miniature.texts import base_caption
 
 WRITERS = (short_caption, long_caption, chapter)
 both_phrases = pytest.mark.parametrize("phrases", [TRAINING, UNSEEN], ids=["training", "unseen"])
@@ -187,14 +186,12 @@ def test_a_text_is_split_into_its_sentences(write, phrases):
     assert num_merged <= num_sentences / 200
 
 
-@pytest.mark.parametrize("write", [long_caption, chapter, base_caption], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("write", [long_caption, chapter], ids=lambda write: write.__name__)
 def test_crowded_texts_hold_several_owners_and_pronouns(write):
     told = {}
     for name in ("plain", "crowded"):
-        asked = {"crowded": float(name == "crowded")}
-        if write is not base_caption:
-            asked = {"shares": CROWDED if name == "crowded" else Shares()}
-        texts = [write(draw_scene(random.Random(seed)), random.Random(seed), **asked) for seed in range(60)]
+        shares = CROWDED if name == "crowded" else Shares()
+        texts = [write(draw_scene(random.Random(seed)), random.Random(seed), shares=shares) for seed in range(60)]
         kinds = [
             [bool(sentence.cue) for sentence, antecedent, _ in references(text) if not antecedent.slots]
             for text in texts

@@ -10,12 +10,12 @@ import pytest
 import longclip_diffusers
 from longclip_diffusers import load_tokenizer
 from longclip_diffusers.storybook import narrative
-from longclip_diffusers.storybook.phrases import DEVELOPMENT, FIRST, SECOND, THIRD, TRAINING, UNSEEN, with_article
+from longclip_diffusers.storybook.phrases import DEVELOPMENT, TRAINING, UNSEEN, with_article
 from longclip_diffusers.storybook.scene import draw_scene
 from longclip_diffusers.storybook.slots import SLOTS
 from longclip_diffusers.storybook.telling import Teller
 from longclip_diffusers.training.data.storybook import StorybookData
-from longclip_diffusers.training.miniature.texts import CompactVocabulary, base_caption
+from longclip_diffusers.training.miniature.texts import CompactVocabulary, base_caption, owners_caption
 
 PARTS = ("openings", "shared", "introductions", "owned", "mentions", "pronouns")
 SETS = (TRAINING, DEVELOPMENT, UNSEEN)
@@ -39,12 +39,6 @@ def patterns(phrases):
 def test_no_sentence_pattern_is_in_two_sets():
     for one, other in combinations(map(patterns, SETS), 2):
         assert not {*one} & {*other}
-
-
-def test_each_round_of_training_knows_the_phrases_of_the_one_before():
-    for one, other in zip((FIRST, SECOND, THIRD), (SECOND, THIRD, TRAINING), strict=True):
-        assert {*patterns(one)} - {*map(str.lower, FIRST.openings)} < {*patterns(other)}
-        assert {*one.prose.deeds} <= {*other.prose.deeds}
 
 
 def test_no_part_of_the_story_is_in_two_sets():
@@ -101,11 +95,12 @@ def test_training_draws_no_unseen_phrase(monkeypatch):
     monkeypatch.setattr(CompactVocabulary, "CAPTIONS", 3)
     rng = random.Random(0)
     base_caption(draw_scene(rng), rng)
+    owners_caption(draw_scene(rng), rng)
     CompactVocabulary(load_tokenizer())
     for data in (StorybookData(), StorybookData().held_out(8)):
         for index in range(8):
             data.texts(index)
-    assert len(seen) >= 1 + 3 + 2 * 2 * 8
+    assert len(seen) >= 2 + 3 + 2 * 2 * 8
     assert all(phrases is TRAINING for phrases in seen)
 
 

@@ -21,14 +21,14 @@ from longclip_diffusers.training.miniature.latents import (
     told_cells,
     train_latent_reader,
 )
-from longclip_diffusers.training.miniature.texts import CUE, REFERENCE, batch_captions
+from longclip_diffusers.training.miniature.texts import REFERENCE, batch_captions
 
 CELL = 128 // LATENT_SIZE
 
 
 def cells_of(*captions, scene):
     batch = batch_captions(captions, [scene] * len(captions), load_tokenizer(max_length=77), length=77)
-    told = batch.only(batch.places != CUE)
+    told = batch.told()
     return told_cells(told, torch.where(told.places == REFERENCE, 3.0, 1.0))
 
 

@@ -2,16 +2,12 @@
 
 from .development import DEVELOPMENT
 from .patterns import OWNERS, Phrases, with_article
-from .training import FIRST, FOURTH, SECOND, THIRD, TRAINING
+from .training import TRAINING
 from .unseen import UNSEEN
 
 __all__ = [
     "DEVELOPMENT",
-    "FIRST",
-    "FOURTH",
     "OWNERS",
-    "SECOND",
-    "THIRD",
     "TRAINING",
     "UNSEEN",
     "Phrases",

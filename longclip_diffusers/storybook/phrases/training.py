@@ -1,4 +1,4 @@
-"""The phrases of training, round by round: each set holds the one before."""
+"""The phrases of training."""
 
 from itertools import permutations
 
@@ -6,10 +6,10 @@ from .patterns import Phrases
 from .references import REFERENCES
 from .voices import VOICES
 
-__all__ = ["FIRST", "FOURTH", "SECOND", "THIRD", "TRAINING"]
+__all__ = ["TRAINING"]
 
-# What the miniature's CLIP learns first: few ways to say a thing.
-FIRST = Phrases(
+# Few ways to say a thing.
+_FEW = Phrases(
     openings=(
         "A picture of a bay under {sky} sky, with {hills} hills, {meadow} meadow and {sea} sea.",
         "The sky is {sky_word} over {hills} hills, {meadow} meadow and {sea} sea.",
@@ -159,11 +159,11 @@ _RELATIONS = (
     "is the colour of",
 )
 # Then some five hundred ways: a reader that knows a few by heart does not understand a new one.
-SECOND = Phrases(
+_MORE = Phrases(
     openings=tuple(frame.format(*order) for frame in _FRAMES for order in permutations(_SUMMARY)),
-    direct=FIRST.direct
+    direct=_FEW.direct
     | {
-        "colour": FIRST.direct["colour"]
+        "colour": _FEW.direct["colour"]
         + _with_leads(
             "the {noun} {place} has a {word} coat of paint.",
             "the {noun} looks {word} from everywhere.",
@@ -175,7 +175,7 @@ SECOND = Phrases(
             "a {noun} painted {word} can be seen {place}.",
         ),
     },
-    shared=FIRST.shared
+    shared=_FEW.shared
     + _with_leads(
         *(f"the {{noun}} {relation} the {{other}}." for relation in _RELATIONS),
         *(f"the {{noun}} {{place}} {relation} the {{other}}." for relation in _RELATIONS[::2]),
@@ -194,7 +194,7 @@ SECOND = Phrases(
         "the colour that the {noun} {place} has is the one of the {other}.",
         "as the {other} is, so is the {noun}.",
     ),
-    introductions=FIRST.introductions
+    introductions=_FEW.introductions
     + _with_leads(
         "{owner} is the owner of the {noun} {place}.",
         "the {noun} {place} is for {owner}.",
@@ -207,7 +207,7 @@ SECOND = Phrases(
         "the {noun} {place} is a work of {owner}.",
         "you may ask {owner} about the {noun}.",
     ),
-    owned=FIRST.owned
+    owned=_FEW.owned
     + _with_leads(
         "the own one of {owner} is {word}.",
         "{owner} wanted it in {word}, and so it is.",
@@ -220,7 +220,7 @@ SECOND = Phrases(
         "it was {owner} who made it {word}.",
         "{owner} is proud that it is {word}.",
     ),
-    mentions=FIRST.mentions
+    mentions=_FEW.mentions
     + _with_leads(
         "they talked about the {noun} {place}.",
         "here is the {noun} {place}.",
@@ -232,7 +232,7 @@ SECOND = Phrases(
         "the {noun} {place} is worth a look.",
         "children come to see the {noun}.",
     ),
-    pronouns=FIRST.pronouns
+    pronouns=_FEW.pronouns
     + _with_leads(
         "it is quite {word}.",
         "it looks {word}.",
@@ -330,10 +330,10 @@ _MORE_RELATIONS = (
     "mirrors",
 )
 # Then as many again and more, each in several surroundings.
-THIRD = Phrases(
-    openings=SECOND.openings,
+_MANY = Phrases(
+    openings=_MORE.openings,
     direct={
-        "colour": SECOND.direct["colour"]
+        "colour": _MORE.direct["colour"]
         + _varied(
             "a fine {word} is on the {noun}.",
             "the {noun} {place} shines {word}.",
@@ -347,7 +347,7 @@ THIRD = Phrases(
             "the {word} {noun} has its own charm.",
             "nothing else is as {word} as the {noun}.",
         ),
-        "animal": SECOND.direct["animal"]
+        "animal": _MORE.direct["animal"]
         + _varied(
             "{a_word} rests {place}.",
             "a visitor is here: {a_word}.",
@@ -358,7 +358,7 @@ THIRD = Phrases(
             "for an animal they have {a_word}.",
             "the {word} sleeps {place}.",
         ),
-        "fruit": SECOND.direct["fruit"]
+        "fruit": _MORE.direct["fruit"]
         + _varied(
             "the basket holds {word}.",
             "they filled the basket with {word}.",
@@ -369,7 +369,7 @@ THIRD = Phrases(
             "somebody picked {word} for the basket.",
             "the {word} in the basket smell sweet.",
         ),
-        "count": SECOND.direct["count"]
+        "count": _MORE.direct["count"]
         + _varied(
             "there {be} {several} to be counted {place}.",
             "{several} in all {place}.",
@@ -379,7 +379,7 @@ THIRD = Phrases(
             "with {several} {place} the view is complete.",
             "whoever counts finds {several}.",
         ),
-        "switch": SECOND.direct["switch"]
+        "switch": _MORE.direct["switch"]
         + _varied(
             "they left the {noun} {word}.",
             "the {noun} {place} stays {word}.",
@@ -390,7 +390,7 @@ THIRD = Phrases(
             "as for the {noun}, it is {word}.",
         ),
     },
-    shared=SECOND.shared
+    shared=_MORE.shared
     + _varied(
         *(f"the {{noun}} {relation} the {{other}}." for relation in _MORE_RELATIONS),
         *(f"the {{noun}} {{place}} {relation} the {{other}}." for relation in _MORE_RELATIONS[::2]),
@@ -418,7 +418,7 @@ THIRD = Phrases(
         "not only the {other} has this colour, the {noun} {place} has it too.",
         "the same goes for the {noun} as for the {other}.",
     ),
-    introductions=SECOND.introductions
+    introductions=_MORE.introductions
     + _varied(
         "nobody but {owner} may touch the {noun}.",
         "the {noun} {place} bears the name of {owner}.",
@@ -435,7 +435,7 @@ THIRD = Phrases(
         "{owner} inherited the {noun}.",
         "to {owner} the {noun} {place} means everything.",
     ),
-    owned=SECOND.owned
+    owned=_MORE.owned
     + _varied(
         "for {owner} it had to be {word}.",
         "{owner} decided on {word}.",
@@ -453,7 +453,7 @@ THIRD = Phrases(
         "whatever {owner} has is {word}.",
         "{owner} calls it the {word} one.",
     ),
-    mentions=SECOND.mentions
+    mentions=_MORE.mentions
     + _varied(
         "now to the {noun} {place}.",
         "the {noun} deserves a word.",
@@ -468,7 +468,7 @@ THIRD = Phrases(
         "a {noun} stands out {place}.",
         "somebody pointed at the {noun} {place}.",
     ),
-    pronouns=SECOND.pronouns
+    pronouns=_MORE.pronouns
     + _varied(
         "it shines {word}.",
         "it could not be more {word}.",
@@ -486,5 +486,4 @@ THIRD = Phrases(
 )
 # Then those of writers who knew none of the others: first three, then two more for references alone. All that is
 # fine-tuned hears these.
-FOURTH = THIRD + VOICES
-TRAINING = FOURTH + REFERENCES
+TRAINING = _MANY + VOICES + REFERENCES

@@ -1,12 +1,12 @@
 """The miniature Stable Diffusion, stage by stage: autoencoder and CLIP, UNet and long CLIP, then one diffusers folder.
 
 Every stage leaves a folder in the working directory and is not run again once that exists; a stage that was
-interrupted goes on from its checkpoints. Stages of one wave do not need each other and may run side by side.
+interrupted goes on from its checkpoints. The chains of one wave do not need each other and may run side by side.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from ...checkpoints import load_clip, load_text_encoder
 from ...checkpoints.processor import image_processor
@@ -23,7 +23,6 @@ from ...positions import CLIP_LENGTH
 from ...storybook.scene import Scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder
 from ...tokenizer import load_tokenizer
-from ..distributed import any_process, rank
 from ..finetune import fine_tune
 from ..loop import Schedule, Step
 from ..recipe import PRESETS, read_recipe
@@ -33,22 +32,13 @@ from .latents import LATENT_READER_SCHEDULE, NUM_SCENES, LatentReader, encode_la
 from .samples import STEPS_BETWEEN_SAMPLES, save_drawings, save_reconstructions
 from .texts import CompactVocabulary
 
-__all__ = ["SHARED", "STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
+__all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 
+# Chains of stages, each of which needs those before it.
 WAVES = (
-    ("autoencoder", "clip_warm_up"),
-    ("clip_second",),
-    ("unet_first", "clip_third"),
-    ("unet_second", "clip_fourth"),
-    ("latent_reader", "clip"),
-    ("unet_third", "longclip"),
-    ("unet_fourth",),
-    ("unet_fifth",),
-    ("unet_sixth",),
-    ("unet",),
+    (("autoencoder", "latent_reader"), ("vision", "clip")),
+    (("unet",), ("longclip",)),
 )
-# Stages whose batches several processes can share.
-SHARED = frozenset(unet.ROUNDS)
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 LATENTS = "latents.safetensors"
@@ -95,9 +85,7 @@ class Workshop:
         return self.stage(name)
 
     def finish(self, name: str, save: Callable[[Path], object]) -> None:
-        """Let `save` write the stage's folder whole or not at all, then drop its checkpoints; one process does."""
-        if rank() > 0:
-            return
+        """Let `save` write the stage's folder whole or not at all, then drop its checkpoints."""
         unfinished = self.folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
@@ -125,33 +113,25 @@ def _autoencoder(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
         yield step
         if step.step % STEPS_BETWEEN_SAMPLES == 0:
             save_reconstructions(vae, shop.sample("autoencoder", step.step))
-    shop.finish("autoencoder", vae.save_pretrained)
+    # In half precision, as it ships: what follows is trained with the very file that users open.
+    shop.finish("autoencoder", vae.half().save_pretrained)
 
 
-def _clip_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    before, plan = _round_before(name, clip.ROUNDS), clip.ROUNDS[name]
-
-    def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-        tokenizer = _stock_tokenizer()
-        vocabulary = CompactVocabulary(tokenizer, plan.phrases)
-        model = (
-            clip.shrink_clip(load_clip(shop.need(before), dtype=torch.float32), vocabulary)
-            if before
-            else clip.build_clip(vocabulary.size, vocabulary.end)
-        )
-        model = clip.deepen_clip(model, plan.layers).to(shop.device)  # type: ignore[arg-type]
-        checkpoints = shop.checkpoints(name)
-        yield from clip.train_clip(
-            model, vocabulary, tokenizer, seed=shop.seed, checkpoints=checkpoints, name=name, schedule=schedule
-        )
-        shop.finish(name, clip.expand_clip(model, vocabulary, tokenizer).save_pretrained)
-
-    return train
+def _vision(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    vocabulary = CompactVocabulary(_stock_tokenizer())
+    model = clip.build_clip(vocabulary.size, vocabulary.end).to(shop.device)  # type: ignore[arg-type]
+    yield from clip.train_vision(model, seed=shop.seed, checkpoints=shop.checkpoints("vision"), schedule=schedule)
+    shop.finish("vision", model.save_pretrained)
 
 
-def _round_before(name: str, rounds: Iterable[str]) -> str | None:
-    names = list(rounds)
-    return names[names.index(name) - 1] if name != names[0] else None
+def _clip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    tokenizer = _stock_tokenizer()
+    vocabulary = CompactVocabulary(tokenizer)
+    model = CLIPModel.from_pretrained(shop.need("vision")).to(shop.device)  # type: ignore[arg-type]
+    checkpoints = shop.checkpoints("clip")
+    yield from clip.train_clip(model, vocabulary, tokenizer, seed=shop.seed, checkpoints=checkpoints, schedule=schedule)
+    # In half precision for the same reason.
+    shop.finish("clip", clip.expand_clip(model, vocabulary, tokenizer).half().save_pretrained)
 
 
 def _vae(shop: Workshop) -> AutoencoderKL:
@@ -159,12 +139,7 @@ def _vae(shop: Workshop) -> AutoencoderKL:
 
 
 def _latents(shop: Workshop, vae: AutoencoderKL) -> tuple[list[Scene], torch.Tensor]:
-    if rank() > 0:
-        any_process(False)  # waits until the first has written them
-    found = encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
-    if rank() == 0:
-        any_process(False)
-    return found
+    return encode_latents(vae, seed=shop.seed, path=shop.folder / LATENTS, num_scenes=shop.num_scenes)
 
 
 def _latent_reader(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -185,40 +160,29 @@ def _load_latent_reader(shop: Workshop) -> LatentReader:
     return reader.to(shop.device).requires_grad_(False)
 
 
-def _unet_round(name: str) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    before, plan = _round_before(name, unet.ROUNDS), unet.ROUNDS[name]
-    heard = clip.ROUNDS[plan.clip]
-
-    def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-        model = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else unet.build_unet()
-        vae = _vae(shop)
-        text_encoder = load_text_encoder(shop.need(plan.clip), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
-        scenes, codes = _latents(shop, vae)
-        model, tokenizer = model.to(shop.device), _stock_tokenizer()
-        pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=model)
-        training = unet.train_unet(
-            model,
-            text_encoder,
-            tokenizer,
-            scenes,
-            codes,
-            seed=f"{shop.seed}/{plan.batches}",
-            checkpoints=shop.checkpoints(name),
-            schedule=schedule,
-            phrases=heard.phrases,
-            crowded=heard.crowded,
-            reader=_load_latent_reader(shop) if plan.with_reader else None,
-            references=plan.references,
-        )
-        for step in training:
-            yield step
-            if step.step % STEPS_BETWEEN_SAMPLES == 0 and rank() == 0:
-                save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
-        shop.finish(name, model.save_pretrained)
-        if name == "unet" and rank() == 0:
-            (shop.folder / LATENTS).unlink()
-
-    return train
+def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    model, vae = unet.build_unet().to(shop.device), _vae(shop)
+    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
+    tokenizer = _stock_tokenizer()
+    scenes, codes = _latents(shop, vae)
+    pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=model)
+    training = unet.train_unet(
+        model,
+        text_encoder,
+        tokenizer,
+        scenes,
+        codes,
+        seed=shop.seed,
+        checkpoints=shop.checkpoints("unet"),
+        schedule=schedule,
+        reader=_load_latent_reader(shop),
+    )
+    for step in training:
+        yield step
+        if step.step % STEPS_BETWEEN_SAMPLES == 0:
+            save_drawings(pipe, shop.sample("unet", step.step), steps=STEPS, guidance=GUIDANCE)
+    shop.finish("unet", model.save_pretrained)
+    (shop.folder / LATENTS).unlink()
 
 
 def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -244,17 +208,16 @@ def _save_clip(shop: Workshop, folder: Path) -> None:
 
 STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule]] = {
     "autoencoder": (_autoencoder, AUTOENCODER_SCHEDULE),
-    **{name: (_clip_round(name), plan.schedule) for name, plan in clip.ROUNDS.items()},
     "latent_reader": (_latent_reader, LATENT_READER_SCHEDULE),
-    **{name: (_unet_round(name), plan.schedule) for name, plan in unet.ROUNDS.items()},
+    "vision": (_vision, clip.VISION_SCHEDULE),
+    "clip": (_clip, clip.CLIP_SCHEDULE),
+    "unet": (_unet, unet.UNET_SCHEDULE),
     "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }
 
 
 def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> Iterator[Step]:
     """Run one stage to its end, yielding its steps; yields nothing where it was finished before.
-
-    Several processes (`distributed`) may run one of `SHARED` together; the first of them writes.
 
     Raises:
         LongClipError: an unknown stage, one whose forerunners are not finished, or a loss that became NaN.
@@ -268,7 +231,7 @@ def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> It
     torch.manual_seed(shop.seed)
     schedule = schedule or default
     for step in train(shop, schedule):
-        if rank() == 0 and (step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps):
+        if step.step % STEPS_BETWEEN_LOGS == 0 or step.step == schedule.steps:
             with shop.log(name).open("a") as log:
                 entry = {"stage": name, "step": step.step, "loss": step.loss, "learning_rate": step.learning_rate}
                 log.write(json.dumps(entry) + "\n")

@@ -10,19 +10,21 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ...storybook.captions import CROWDED, DETAILS, Caption, Shares, chapter, compose, finish, sentence_ids
-from ...storybook.phrases import OWNERS, TRAINING, Phrases
+from ...storybook.phrases import OWNERS, TRAINING
 from ...storybook.scene import Scene, draw_scene
 from ...storybook.slots import SLOT_INDEX, SLOTS
-from ...storybook.telling import Draft
+from ...storybook.telling import Draft, Teller
 
 __all__ = [
     "CUE",
     "DIRECT",
+    "INTRODUCTION",
     "REFERENCE",
     "CompactVocabulary",
     "TextBatch",
     "base_caption",
     "batch_captions",
+    "owners_caption",
     "word_indices",
 ]
 
@@ -32,28 +34,20 @@ MAX_DETAILS = 8  # a detail has about ten tokens: seven or eight and the summary
 MAX_GAP = 3  # sentences of story between a thing and its pronoun
 # More references than in the captions of the world: a model this small learns them from nothing else.
 SHARES = Shares(shared=0.7, owned=0.12, pronoun=0.15)
+CROWDED_SHARE = 0.5  # captions crowded with owners and pronouns
+NUM_OWNERS = (2, 4)
 
 
-def base_caption(
-    scene: Scene,
-    rng: random.Random,
-    *,
-    max_details: int = MAX_DETAILS,
-    phrases: Phrases = TRAINING,
-    crowded: float = 0.0,
-) -> Caption:
-    """What the base model is trained with: maybe the summary, some details in random order, now and then story.
-
-    Args:
-        crowded: how often a caption is crowded with owners and pronouns.
-    """
-    shares = CROWDED if crowded and rng.random() < crowded else SHARES
+def base_caption(scene: Scene, rng: random.Random, *, max_details: int = MAX_DETAILS) -> Caption:
+    """What the base model is trained with: maybe the summary, some details in random order, now and then story; every
+    second one crowded with owners and pronouns."""
+    shares = CROWDED if rng.random() < CROWDED_SHARE else SHARES
     has_opening = rng.random() < OPENING_SHARE
     fewest = 0 if has_opening else 1
     # The larger of two draws: the last positions are as well trained as the first only if most captions reach them.
     num_details = max(rng.randint(fewest, max_details), rng.randint(fewest, max_details))
     slots = rng.sample(DETAILS, num_details)
-    teller, passages = compose(scene, slots, rng, phrases=phrases, shares=shares, gap=lambda: rng.randint(0, MAX_GAP))
+    teller, passages = compose(scene, slots, rng, shares=shares, gap=lambda: rng.randint(0, MAX_GAP))
     drafts: list[Draft] = [teller.opening()] if has_opening else []
     for passage in passages:
         if rng.random() < STORY_SHARE:
@@ -62,17 +56,27 @@ def base_caption(
     return finish(drafts)
 
 
+def owners_caption(scene: Scene, rng: random.Random) -> Caption:
+    """Who owns what, of two to four, and then what is theirs, in another order: nothing but telling owners apart."""
+    coloured = [slot for slot in DETAILS if slot.trait == "colour"]
+    teller = Teller(scene, rng, TRAINING)
+    pairs = [pair for slot in rng.sample(coloured, rng.randint(*NUM_OWNERS)) if (pair := teller.owned(slot))]
+    introductions, told = zip(*pairs, strict=True)
+    return finish([*introductions, *rng.sample(told, len(told))])
+
+
 # Where in a text something is known: a sentence that tells a slot by itself, the words that name another slot, a
-# sentence that tells a slot by reference.
-DIRECT, CUE, REFERENCE = range(3)
+# sentence that tells a slot by reference, a sentence that makes somebody the owner of a slot's thing.
+DIRECT, CUE, REFERENCE, INTRODUCTION = range(4)
 
 
 @dataclass(frozen=True)
 class TextBatch:
     """Token ids (B, N) and what is known where: rows (F,), positions (F,), slot indices (F,), word indices (F,) and
-    `places` (F,), one of `DIRECT`, `CUE` and `REFERENCE`.
+    `places` (F,), one of `DIRECT`, `CUE`, `REFERENCE` and `INTRODUCTION`.
 
-    A sentence is known at its last token. A word index of -1: the slot is named there, not told.
+    A sentence is known at its last token. A word index of -1: the slot is named there, not told. An introduction's is
+    the owner's index in `OWNERS`.
     """
 
     ids: Tensor
@@ -90,6 +94,10 @@ class TextBatch:
         """The same texts with the chosen facts (F,) alone."""
         kept = (getattr(self, field.name)[chosen] for field in fields(self)[1:])
         return TextBatch(self.ids, *kept)
+
+    def told(self) -> "TextBatch":
+        """The same texts with what they tell, by itself or by reference."""
+        return self.only((self.places == DIRECT) | (self.places == REFERENCE))
 
 
 def batch_captions(
@@ -109,6 +117,9 @@ def batch_captions(
                 word = scene.index(sentence.subject) if known else -1
                 told.append((row, position, SLOT_INDEX[sentence.subject], word, CUE))
             tokens += sentence_ids(sentence.text)
+            if sentence.owner:
+                owner = OWNERS.index(sentence.owner)
+                told.append((row, len(tokens) - 1, SLOT_INDEX[sentence.subject], owner, INTRODUCTION))
             place = DIRECT if sentence.antecedent is None else REFERENCE
             told += [(row, len(tokens) - 1, SLOT_INDEX[name], scene.index(name), place) for name in sentence.slots]
             facts += [fact for fact in told if fact[1] < length - 1]
@@ -131,11 +142,11 @@ class CompactVocabulary:
     # A word drawn at random from the vocabulary turns up once in so many captions, the grammar's own far more often.
     CAPTIONS, MINIMUM = 3000, 30
 
-    def __init__(self, tokenizer: CLIPTokenizer, phrases: Phrases = TRAINING):
+    def __init__(self, tokenizer: CLIPTokenizer):
         rng = random.Random("compact vocabulary")
         counts: Counter[int] = Counter()
         for _ in range(self.CAPTIONS):
-            for sentence in chapter(draw_scene(rng), rng, length=350, phrases=phrases).sentences:
+            for sentence in chapter(draw_scene(rng), rng, length=350).sentences:
                 counts.update(sentence_ids(sentence.text))
         frequent = sorted(token for token, count in counts.items() if count >= self.MINIMUM)
         # bos, eos, then the shared row of all other tokens
@@ -157,11 +168,6 @@ class CompactVocabulary:
     def compact(self, ids: Tensor) -> Tensor:
         """Token ids -> compact numbers, any shape."""
         return self._number[ids]
-
-    def shrink(self, embedding: Tensor) -> Tensor:
-        """Rows of CLIP's vocabulary (49408, D), as `expand` made them, -> rows of the compact embedding (size, D)."""
-        shared = int((self._number == self.size - 1).nonzero()[0])
-        return torch.cat([embedding[self.own], embedding[shared : shared + 1]])
 
     def blur(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         """Compact numbers (B, N) in which some words of every second text are any other word's, but none that a fact
