@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import LongClipError
 from .checkpointing import Checkpoints, State
-from .distributed import average, average_gradients, rank
 
 __all__ = ["Schedule", "Step", "optimise", "optimise_state", "prepare_state"]
 
@@ -155,18 +154,14 @@ def optimise_state(
 
 
 def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Schedule, folder: Path) -> Iterator[Step]:
-    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints.
-
-    Several processes train one module: each computes its share of the loss, whose mean is the loss.
-    """
+    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints."""
 
     def backward(step: int) -> dict[str, float]:
         loss = loss_of(step)
         loss.backward()
-        average_gradients(module.parameters())
-        return {"loss": average([loss.item()])[0]}
+        return {"loss": loss.item()}
 
     checkpoints = Checkpoints(folder)
     state = prepare_state(module, schedule)
     checkpoints.restore(state)
-    yield from optimise_state(state, backward, schedule, checkpoints, writes=rank() == 0)
+    yield from optimise_state(state, backward, schedule, checkpoints)

@@ -33,7 +33,7 @@ def test_two_processes_are_one(both, case, tolerance):
     assert losses.kept_variance < 0.99  # or PCM would be an identity, and its scope would not matter
     for _, results in both:
         theirs, gradients = results[case]
-        assert dataclasses.astuple(theirs) == pytest.approx(dataclasses.astuple(losses), abs=1e-6)
+        assert dataclasses.astuple(theirs) == pytest.approx(dataclasses.astuple(losses), rel=1e-6, abs=1e-6)
         assert relative_error(gradients, expected) < tolerance
 
 
