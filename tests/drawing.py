@@ -87,6 +87,12 @@ def draw(pipe: DiffusionPipeline, prompt: Any = "a cat", *, seed: int = 0, **arg
     return pipe(prompt, **{**settings, **arguments}).images
 
 
+def alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether pictures are the same but for rounding: what is loaded lies in a mapped file, not aligned as what was
+    made, and some CPUs add it up in another order."""
+    return bool(np.abs(one - other).max() < 1e-5)
+
+
 def animatediff() -> AnimateDiffPipeline:
     """Stock AnimateDiff of the toys."""
     made = toys.stable_diffusion_components()
