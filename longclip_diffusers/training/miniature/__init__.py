@@ -1,1 +1,1 @@
-"""The miniature Stable Diffusion that ships with the package: its four stages of training and their assembly."""
+"""The miniature Stable Diffusion that ships with the package: the stages of its training and their assembly."""

@@ -1,4 +1,4 @@
-"""Stage 1: the AutoencoderKL of the miniature, 128 x 128 pixels to 8 x 8 latents."""
+"""The AutoencoderKL of the miniature, 128 x 128 pixels to 8 x 8 latents."""
 
 import random
 from collections.abc import Iterator
