@@ -1,0 +1,107 @@
+"""Few ways to say a thing."""
+
+from .patterns import Phrases
+
+__all__ = ["PLAIN"]
+
+PLAIN = Phrases(
+    openings=(
+        "A picture of a bay under {sky} sky, with {hills} hills, {meadow} meadow and {sea} sea.",
+        "The sky is {sky_word} over {hills} hills, {meadow} meadow and {sea} sea.",
+        "A quiet day with {sky} sky, {hills} hills, {sea} sea and {meadow} meadow.",
+        "Here is {sea} sea below {hills} hills, {meadow} meadow and {sky} sky.",
+    ),
+    direct={
+        "colour": (
+            "The {noun} {place} is {word}.",
+            "The {noun} is {word}.",
+            "There is {a_word} {noun} {place}.",
+            "There is {a_word} {noun}.",
+            "You can see {a_word} {noun} {place}.",
+            "The colour of the {noun} {place} is {word}.",
+            "Look at the {noun} {place}, it is {word}.",
+            "Everyone knows the {noun}, which is {word}.",
+            "{Place} there is {a_word} {noun}.",
+            "They painted the {noun} {word}.",
+            "{A_word} {noun} waits {place}.",
+            "How {word} the {noun} {place} looks!",
+            "The {noun} {place} was {word} even then.",
+            "Somebody has made the {noun} {word}.",
+            "Nobody could miss the {noun}: it is {word}.",
+            "{Word} is the colour of the {noun} {place}.",
+        ),
+        "animal": (
+            "{A_word} sits {place}.",
+            "There is {a_word} {place}.",
+            "The animal {place} is {a_word}.",
+            "You can see {a_word} {place}.",
+            "The {word} has been waiting for hours.",
+            "The animal is {a_word}.",
+            "{Place} there is {a_word}.",
+        ),
+        "fruit": (
+            "The basket is full of {word}.",
+            "There are {word} in the basket.",
+            "Somebody has brought {word} in a basket.",
+            "In the basket there are {word}.",
+            "You can see {word} in the basket.",
+            "The basket has {word} in it.",
+        ),
+        "count": (
+            "There {be} {several} {place}.",
+            "You can see {several} {place}.",
+            "{Place} there {be} {several}.",
+            "Look, {several} {place}.",
+            "They counted {several} {place}.",
+            "{Several} can be seen.",
+        ),
+        "switch": (
+            "The {noun} {place} is {word}.",
+            "The {noun} is {word}.",
+            "You can see that the {noun} is {word}.",
+            "Everyone knows the {noun} is {word}.",
+            "The {noun} {place} was {word} all day.",
+            "Look at the {noun}, it is {word}.",
+        ),
+    },
+    shared=(
+        "The {noun} {place} has the same colour as the {other}.",
+        "The {noun} has the colour of the {other}.",
+        "The colour of the {noun} is that of the {other}.",
+        "There is a {noun} {place} in the colour of the {other}.",
+        "The {noun} {place} matches the {other}.",
+        "Look at the {noun}, it was painted like the {other}.",
+        "They painted the {noun} in the same colour as the {other}.",
+        "Like the {other}, so the {noun} {place} was painted.",
+        "The paint of the {other} is on the {noun} too.",
+        "The {noun} is like the {other}.",
+    ),
+    introductions=(
+        "The {noun} {place} belongs to {owner}.",
+        "{owner} owns the {noun} {place}.",
+        "The {noun} was a present for {owner}.",
+        "There is a {noun} that belongs to {owner}.",
+        "Everyone knows the {noun} of {owner}.",
+    ),
+    owned=(
+        "What belongs to {owner} is {word}.",
+        "What {owner} owns is {word}.",
+        "The one that {owner} has is {word}.",
+        "{owner} has painted hers {word}.",
+        "{Word} is what {owner} has.",
+    ),
+    mentions=(
+        "Look at the {noun} {place}.",
+        "There is a {noun} {place}.",
+        "You can see the {noun} {place}.",
+        "Everyone knows the {noun} {place}.",
+        "{Place} there is a {noun}.",
+    ),
+    pronouns=(
+        "It is {word}.",
+        "It was painted {word}.",
+        "Its colour is {word}.",
+        "It was {word} even then.",
+        "How {word} it looks!",
+    ),
+)
