@@ -72,11 +72,11 @@ def bare_table(rows: Sequence[Row], *, names: Mapping[str, str], others: Collect
     Args:
         names: what columns are called, where not as they are.
     """
-    encoders, columns, _ = _cells(rows)
-    cells = {
-        (row.encoder, row.column): f"{row.value:.1f}" if row.column in others else f"{row.value:.3f}".removeprefix("0")
-        for row in rows
-    }
+
+    def value(row: Row) -> str:
+        return f"{row.value:.1f}" if row.column in others else f"{row.value:.3f}".removeprefix("0")
+
+    encoders, columns, cells = _cells(rows, value)
     lines = [[each, *(cells.get((each, column), "") for column in columns)] for each in encoders]
     return _markdown(["encoder", *(names.get(column, column) for column in columns)], lines)
 
@@ -88,8 +88,14 @@ def tall_table(rows: Sequence[Row]) -> str:
     return _markdown(["measure", *encoders], lines)
 
 
-def _cells(rows: Sequence[Row]) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
-    cells = {(row.encoder, row.column): f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows}
+def _with_interval(row: Row) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _cells(
+    rows: Sequence[Row], text: Callable[[Row], str] = _with_interval
+) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
+    cells = {(row.encoder, row.column): text(row) for row in rows}
     return list(dict.fromkeys(row.encoder for row in rows)), list(dict.fromkeys(row.column for row in rows)), cells
 
 
