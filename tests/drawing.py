@@ -87,10 +87,14 @@ def draw(pipe: DiffusionPipeline, prompt: Any = "a cat", *, seed: int = 0, **arg
     return pipe(prompt, **{**settings, **arguments}).images
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether pictures are the same but for rounding: what is loaded lies in a mapped file, not aligned as what was
-    made, and some CPUs add it up in another order."""
-    return bool(np.abs(one - other).max() < 1e-5)
+def aligned(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipeline with its weights copied: in the file that loading maps they do not lie aligned, and some CPUs add up
+    such rows in another order."""
+    for model in pipe.components.values():
+        if isinstance(model, torch.nn.Module):
+            for parameter in model.parameters():
+                parameter.data = parameter.data.clone()
+    return pipe
 
 
 def animatediff() -> AnimateDiffPipeline:

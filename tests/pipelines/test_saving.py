@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 from diffusers import DiffusionPipeline
-from drawing import CHAPTER, KINDS, SENTENCE, alike, draw
+from drawing import CHAPTER, KINDS, SENTENCE, draw
 from safetensors import safe_open
 
 from longclip_diffusers import StableDiffusionLongPipeline
@@ -58,7 +58,7 @@ def test_fresh_process_without_us_draws_the_same(saved, tmp_path):
     expected = draw(StableDiffusionLongPipeline(**pipe.components), FITS)
     pictures = np.load(out)
     assert len(pictures) == len(LOADERS)
-    assert all(alike(picture, expected) for picture in pictures)
+    assert all(np.array_equal(picture, expected) for picture in pictures)
 
 
 def test_options_come_back(saved):
@@ -70,7 +70,7 @@ def test_options_come_back(saved):
     assert again.tokenizer.model_max_length == 248
     pipe = StableDiffusionLongPipeline(**saved[0].components)
     pipe.prompt_options = options
-    assert alike(draw(again, CHAPTER), draw(pipe, CHAPTER))
+    assert np.array_equal(draw(again, CHAPTER), draw(pipe, CHAPTER))
 
 
 def test_weights_have_the_names_that_every_reader_knows(tmp_path):
@@ -100,11 +100,11 @@ def test_stock_tower_stays_stock_when_saved(tmp_path):
     pipe.save_pretrained(tmp_path)
     again = StableDiffusionLongPipeline.from_pretrained(tmp_path)  # "auto", and no Long-CLIP of width 32 is known
     assert again.tokenizer.model_max_length == 77
-    assert alike(draw(again, CHAPTER), draw(pipe, CHAPTER))
+    assert np.array_equal(draw(again, CHAPTER), draw(pipe, CHAPTER))
 
 
 def test_half_precision_variant_comes_back(saved, tmp_path):
     pipe = StableDiffusionLongPipeline(**toys.stable_diffusion_components(length=248))
     pipe.save_pretrained(tmp_path, variant="fp16")
     again = StableDiffusionLongPipeline.from_pretrained(tmp_path, variant="fp16")
-    assert alike(draw(again, FITS), draw(pipe, FITS))
+    assert np.array_equal(draw(again, FITS), draw(pipe, FITS))

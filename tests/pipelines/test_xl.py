@@ -13,7 +13,7 @@ from diffusers import (
     StableDiffusionXLPAGPipeline,
     StableDiffusionXLPipeline,
 )
-from drawing import CHAPTER, SENTENCE, alike, draw
+from drawing import CHAPTER, SENTENCE, aligned, draw
 from drawing_xl import XL_KINDS, animatediff_xl
 from PIL import Image
 from safetensors import safe_open
@@ -81,29 +81,29 @@ def test_saved_it_is_the_stock_pipeline(kind, tmp_path):
     pipe.prompt_options = PromptOptions(context="related", g_mode="first77")
     pipe.save_pretrained(tmp_path)
     assert type(DiffusionPipeline.from_pretrained(tmp_path)) is kind.stock
-    again = AutoLongPipeline.from_pretrained(tmp_path)
+    again = aligned(AutoLongPipeline.from_pretrained(tmp_path))
     assert type(again) is kind.long
     assert again.prompt_options == pipe.prompt_options
-    assert alike(draw(again, CHAPTER, **kind.arguments()), draw(pipe, CHAPTER, **kind.arguments()))
+    assert np.array_equal(draw(again, CHAPTER, **kind.arguments()), draw(pipe, CHAPTER, **kind.arguments()))
 
 
 def test_saved_with_one_long_stock_reads_77_of_both_and_we_all(tmp_path):
     pipe = StableDiffusionXLLongPipeline(**toys_xl.components())
     pipe.load_longclip("stretch")
     pipe.save_pretrained(tmp_path)
-    stock = DiffusionPipeline.from_pretrained(tmp_path)  # which cannot join 248 rows with 77
+    stock = aligned(DiffusionPipeline.from_pretrained(tmp_path))  # which cannot join 248 rows with 77
     assert np.array_equal(draw(stock, SENTENCE * 5 + "red"), draw(stock, SENTENCE * 5 + "blue"))
-    assert alike(draw(stock), draw(pipe))
-    again = AutoLongPipeline.from_pretrained(tmp_path)
-    assert alike(draw(again, CHAPTER), draw(pipe, CHAPTER))
+    assert np.array_equal(draw(stock), draw(pipe))
+    again = aligned(AutoLongPipeline.from_pretrained(tmp_path))
+    assert np.array_equal(draw(again, CHAPTER), draw(pipe, CHAPTER))
 
 
 def test_saved_with_both_long_stock_draws_the_same(tmp_path):
     pipe = StableDiffusionXLLongPipeline(**toys_xl.components(length=248, length_2=248))
     pipe.save_pretrained(tmp_path)
-    stock = DiffusionPipeline.from_pretrained(tmp_path)
+    stock = aligned(DiffusionPipeline.from_pretrained(tmp_path))
     assert (stock.tokenizer.model_max_length, stock.tokenizer_2.model_max_length) == (248, 248)
-    assert alike(draw(stock, LONG), draw(pipe, LONG))
+    assert np.array_equal(draw(stock, LONG), draw(pipe, LONG))
     for name in ("text_encoder", "text_encoder_2"):
         with safe_open(tmp_path / name / "model.safetensors", "pt") as tensors:
             assert all(key.startswith(("text_model.", "text_projection.")) for key in tensors.keys())  # noqa: SIM118
