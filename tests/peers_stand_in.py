@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-# Drops what does not fit one window; doubles the state of the first token. Asks for what transformers removed.
+# Drops what does not fit one window; doubles the state of the first token. Asks for what transformers removed, but for
+# SDXL, whose pooled vector it takes of the text's last word.
 SD_EMBED = """
+import torch
 from sd_embed.limits import LIMIT
 
 
@@ -15,6 +17,22 @@ def get_weighted_text_embeddings_sd15(pipe, prompt="", neg_prompt=""):
     )
     embeds[:, 1] *= 2
     return embeds, negative
+
+
+def get_weighted_text_embeddings_sdxl(pipe, prompt="", neg_prompt="", pad_last_block=True):
+    options = {"padding": "max_length", "max_length": LIMIT, "truncation": True, "return_tensors": "pt"}
+
+    def encode(text):
+        ids = [each(text, **options).input_ids for each in (pipe.tokenizer, pipe.tokenizer_2)]
+        read = [
+            encoder(each, output_hidden_states=True)
+            for encoder, each in zip((pipe.text_encoder, pipe.text_encoder_2), ids)
+        ]
+        last = pipe.tokenizer_2(text.split()[-1] if text else "", **options).input_ids
+        return torch.cat([each.hidden_states[-2] for each in read], dim=-1), pipe.text_encoder_2(last).text_embeds
+
+    (embeds, pooled), (negative, negative_pooled) = encode(prompt), encode(neg_prompt)
+    return embeds, negative, pooled, negative_pooled
 """
 # Reads the text from the right to the left.
 LPW = """
@@ -27,6 +45,24 @@ def get_weighted_text_embeddings(pipe, prompt, uncond_prompt=None):
         ).input_ids)[0]
 
     return encode(prompt), encode(uncond_prompt)
+"""
+# Its third argument is not the negative. Its second encoder reads from the right to the left.
+LPW_XL = """
+import torch
+
+
+def get_weighted_text_embeddings_sdxl(pipe, prompt="", prompt_2=None, neg_prompt=""):
+    def encode(text):
+        ids = pipe.tokenizer(
+            text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
+        turned = torch.cat([ids[:, :1], ids[:, 1:].flip(1)], dim=1)
+        first = pipe.text_encoder(ids, output_hidden_states=True)
+        second = pipe.text_encoder_2(turned, output_hidden_states=True)
+        return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
+
+    (embeds, pooled), (negative, negative_pooled) = encode(prompt), encode(neg_prompt)
+    return embeds, negative, pooled, negative_pooled
 """
 
 
@@ -41,7 +77,8 @@ def write_sd_embed(folder: Path, *, inside: str = "src") -> Path:
 
 
 def write_lpw(folder: Path, *, inside: str = "examples/community") -> Path:
-    """A checkout of diffusers with the community pipeline in `inside`."""
+    """A checkout of diffusers with the community pipelines in `inside`."""
     (folder / inside).mkdir(parents=True, exist_ok=True)
     (folder / inside / "lpw_stable_diffusion.py").write_text(LPW)
+    (folder / inside / "lpw_stable_diffusion_xl.py").write_text(LPW_XL)
     return folder

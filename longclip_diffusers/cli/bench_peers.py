@@ -1,6 +1,7 @@
-"""`longclip bench peers`: other ways to get a long prompt into an unchanged Stable Diffusion 1.x, and ours."""
+"""`longclip bench peers`: other ways to get a long prompt into an unchanged Stable Diffusion 1.x or XL, and ours."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,11 +24,12 @@ def peers(
     *,
     sd_embed: Path | None = None,
     lpw: Path | None = None,
+    family: Literal["sd15", "sdxl"] = "sd15",
     model: Path | None = None,
     num_words: int = 2000,
     repeats: int = 3,
     full: bool = False,
-    shape: Literal["sd15", "tiny"] = "sd15",
+    shape: Literal["full", "tiny"] = "full",
     num_scenes: int = 50,
     seed: int = 0,
     device: str = "cpu",
@@ -40,13 +42,15 @@ def peers(
 
     Args:
         sd_embed: a checkout of github.com/xhinker/sd_embed (it needs the package lark as well).
-        lpw: diffusers' lpw_stable_diffusion.py, or a checkout of github.com/huggingface/diffusers.
-        model: a storybook model; the bundled one if not given. The first two parts take only its tokenizer.
+        lpw: diffusers' lpw_stable_diffusion.py (of SDXL lpw_stable_diffusion_xl.py), or a checkout of
+            github.com/huggingface/diffusers.
+        family: sd15, or sdxl with its two text encoders: that one draws no scenes, as no storybook model is of it.
+        model: a storybook model that draws the scenes; the bundled one if not given.
         num_words: words of the chapter that is read and timed.
         repeats: how often each way is timed, all of them in turn; the fastest counts, in seconds of the processor where
             it does the work. 0 leaves the timing out.
         full: time a denoising step beside them, of SD 1.5's UNet at 512 pixels: the slowest of all on a CPU.
-        shape: of the models that are timed, random weights: SD 1.5's, or a toy's.
+        shape: of the models that are timed, random weights: the family's own, or a toy's.
         num_scenes: storybook scenes to draw each way, 2 or more; 0 leaves the recall out.
         seed: of random weights, scenes and noise.
         device: cpu or cuda.
@@ -57,30 +61,34 @@ def peers(
             f"num_words={num_words}, repeats={repeats}, num_scenes={num_scenes}: expected 1 word or more, repeats of 0 "
             "or more, and scenes of 2 or more, or 0."
         )
+    if family == "sdxl" and full:
+        raise LongClipError("--full times a step of SD 1.5's UNet: leave it out with --family sdxl.")
     quiet_libraries()
     from ..evaluation.peers import ENCODERS, find_ways, open_pipes, random_pipes
     from ..evaluation.report import hash_model, table, write_json
     from ..models import bundled
 
-    ways = find_ways(sd_embed, lpw)
-    folder = model or bundled()
-    pipes = open_pipes(folder, device=device)
-    readings, rows = _read(ways, random_pipes(pipes, seed=seed, **ENCODERS["tiny"]), num_words)
+    ways = find_ways(sd_embed, lpw, family=family)
+    make = partial(random_pipes, seed=seed, device=device)
+    readings, rows = _read(ways, make(ENCODERS[family]["tiny"]), num_words)
     for option, given in (("--sd-embed", sd_embed), ("--lpw", lpw)):
         if given is None:
             print(f"Left out: {option} was not given.")
     if repeats:
-        timed = random_pipes(pipes, seed=seed, **ENCODERS[shape])
-        cost = _time(_whole(ways, readings), timed, num_words, repeats, shape if full else None)
+        unet: Literal["sd15", "tiny"] = "sd15" if shape == "full" else "tiny"
+        timed = make(ENCODERS[family][shape])
+        cost = _time(_whole(ways, readings), timed, num_words, repeats, unet if full else None)
         print(f"\n{table(cost)}")
         rows += cost
     errors = {f"{each.way}, {each.text}": each.error for each in readings if each.error}
-    if num_scenes:
-        recall = _recall(ways, pipes, folder, num_scenes, seed, errors)
+    hashes: dict[str, str] = {}
+    if family == "sd15" and num_scenes:
+        folder = model or bundled()
+        recall = _recall(ways, open_pipes(folder, device=device), folder, num_scenes, seed, errors)
         print(f"\n{table(recall)}")
-        rows += recall
+        rows, hashes = rows + recall, hash_model(folder)
     settings = {"num_words": num_words, "repeats": repeats, "shape": shape, "num_scenes": num_scenes, "seed": seed}
-    write_json(json, rows, hash_model(folder), **settings, errors=errors)
+    write_json(json, rows, hashes, family=family, **settings, errors=errors)
     print(f"Rows in {json}.")
 
 

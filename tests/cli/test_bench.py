@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from peers_stand_in import write_sd_embed
+from peers_stand_in import write_lpw, write_sd_embed
 
 from longclip_diffusers.cli import longclip
 from longclip_diffusers.training import bench
@@ -96,6 +96,21 @@ def test_bench_peers_times_only_what_reads_the_whole_chapter(tmp_path):
     assert longclip.main(["bench", "peers", *options]) == 0
     timed = [row["encoder"] for row in json.loads(file.read_text())["rows"] if row["column"] == "seconds"]
     assert timed == ["compel", "windows_sentence", "windows_context", "long"]
+
+
+def test_bench_peers_reads_with_sdxls_two_encoders(tmp_path, capsys):
+    file = tmp_path / "peers.json"
+    options = ["--family", "sdxl", "--shape", "tiny", "--num-words", "40", "--repeats", "1", "--json", str(file)]
+    assert longclip.main(["bench", "peers", *options, "--lpw", str(write_lpw(tmp_path / "lpw"))]) == 0
+    written = json.loads(file.read_text())
+    rows = {(row["encoder"], row["column"]): row["value"] for row in written["rows"]}
+    assert rows["lpw", "chapter: rows_apart"] > rows["long", "chapter: rows_apart"] == 0
+    assert rows["long", "prose, 300 tokens: dropped"] == 0 < rows["truncated", "prose, 300 tokens: dropped"]
+    assert rows["windows_context", "time / compel's"] > 0
+    assert ("long", "0-77") not in rows  # no storybook model is an SDXL
+    assert (written["family"], written["sha256"]) == ("sdxl", {})
+    assert longclip.main(["bench", "peers", *options, "--full"]) == 1
+    assert "--full times a step of SD 1.5's UNet: leave it out with --family sdxl." in capsys.readouterr().err
 
 
 def test_bench_peers_refuses_a_folder_that_is_no_checkout(tmp_path, capsys):

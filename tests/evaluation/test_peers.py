@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.testing import assert_array_equal
 from peers_stand_in import write_lpw, write_sd_embed
-from toys import REAL_VOCABULARY_SIZE, real_tokenizer, stable_diffusion_components, text_encoder
+from toys import stable_diffusion_components
 
 from longclip_diffusers.errors import LongClipError
 from longclip_diffusers.evaluation.encoders import draw_pictures
@@ -38,14 +38,7 @@ MISSING = "AttributeError: 'CLIPTextModel' object has no attribute 'text_model'"
 
 @pytest.fixture(scope="module")
 def pipes():
-    """Toys with CLIP's own vocabulary."""
-    encoder = text_encoder(vocab_size=REAL_VOCABULARY_SIZE)
-    components = stable_diffusion_components(tokenizer=real_tokenizer(), text_encoder=encoder)
-    stock = StableDiffusionPipeline(**components)
-    stock.set_progress_bar_config(disable=True)
-    return random_pipes(
-        Pipes(stock, StableDiffusionLongPipeline.from_pipe(stock, longclip="stretch")), **ENCODERS["tiny"]
-    )
+    return random_pipes(ENCODERS["sd15"]["tiny"])
 
 
 def encoded(pipes, *windows):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -10,13 +10,25 @@ from .. import encoding
 from ..encoding import measured
 from ..report import Row
 from .pipes import Pipes
-from .ways import Way
+from .ways import Family, Way
 
 __all__ = ["ENCODERS", "UNET_STEP", "cost_rows", "time_ways"]
 
 UNET_STEP = "unet_step"
-# Sizes of the text encoder that goes with a UNet's shape.
-ENCODERS = {"sd15": encoding.ENCODERS["clip-l"], "tiny": encoding.ENCODERS["tiny"]}
+BIG_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+TINY_G = encoding.ENCODERS["tiny"] | {"hidden_size": 48, "hidden_act": "gelu", "projection_dim": 24}
+# Sizes of a family's text encoders: its own, and a toy's.
+ENCODERS: dict[Family, dict[Literal["full", "tiny"], list[dict[str, Any]]]] = {
+    "sd15": {"full": [encoding.ENCODERS["clip-l"]], "tiny": [encoding.ENCODERS["tiny"]]},
+    "sdxl": {"full": [encoding.ENCODERS["clip-l"], BIG_G], "tiny": [encoding.ENCODERS["tiny"], TINY_G]},
+}
 WARM_UP = "A red boat. " * 40  # two windows: the first call of anything is slow
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import LongClipError
 from ...tokenizer import normalize_text
 from ..report import Row
-from .pipes import Pipes
+from .pipes import Half, Pipes
 from .texts import Text
 from .ways import Way, describe_error
 
@@ -27,14 +28,19 @@ __all__ = ["Reading", "read_texts", "reading_rows", "reading_table"]
 
 # Of a row's length. Two readings of one token differ by 1e-6, a weight of 1.1 makes a tenth.
 UNALTERED = 1e-3
+PENULTIMATE = -2  # of the layers' states: SDXL reads those
 WORD_END = "</w>"  # how CLIP's tokens spell it
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
-COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut")
+COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut", "rows_apart", "pooled_elsewhere")
+SINGULAR = {"words cut": "word cut", "sentences cut": "sentence cut", "rows apart": "row apart"}
+BEGINNING = 2  # content tokens by which a text's first window is known: before any sign that a peer takes for syntax
 
 
 @dataclass(frozen=True)
 class Reading:
     """How one way reads one text. With an `error` nothing else is known.
+
+    Where two encoders read it (SDXL) each count is of the one that has more.
 
     Args:
         tokens: content tokens of the normalised text (a negative that is not empty included).
@@ -43,6 +49,9 @@ class Reading:
         altered: rows that are not the encoder's state: a weight other than 1 was applied.
         words_cut: words of which a part is read without what stands before it.
         sentences_cut: sentences that are.
+        rows_apart: rows whose halves, of two encoders, stand for different tokens.
+        pooled_elsewhere: pooled vectors, of the prompt and of a negative that is not empty, that are not of the window
+            which begins the text, as stock's is.
     """
 
     way: str
@@ -53,11 +62,13 @@ class Reading:
     altered: int = 0
     words_cut: int = 0
     sentences_cut: int = 0
+    rows_apart: int = 0
+    pooled_elsewhere: int = 0
     error: str = ""
 
     def __str__(self) -> str:
         counts = [(getattr(self, name), name.replace("_", " ")) for name in COUNTS]
-        found = [f"{count} {name if count > 1 else name.replace('s cut', ' cut')}" for count, name in counts if count]
+        found = [f"{count} {name if count > 1 else SINGULAR.get(name, name)}" for count, name in counts if count]
         return self.error or ", ".join(found) or "whole"
 
 
@@ -101,36 +112,53 @@ def reading_table(readings: Sequence[Reading]) -> str:
 
 
 def _read(way: Way, pipes: Pipes, text: Text) -> Reading:
-    tokenizer = pipes.stock.tokenizer
-    expected = {side: _content_ids(side, tokenizer) for side in (text.prompt, text.negative) if side}
-    tokens = sum(map(len, expected.values()))
+    halves = pipes.halves
+    sides = [text.prompt, *([text.negative] if text.negative else [])]
+    tokens = sum(len(_content_ids(side, halves[0].tokenizer)) for side in sides)
     try:
         encode = way.bind(pipes)
-        with _recorded(pipes) as passes:
-            embeds, negative = encode(text.prompt, text.negative)
+        with _recorded(halves) as passes:
+            embeds, negative, *pooled = encode(text.prompt, text.negative)
         if embeds.shape != negative.shape:  # what stock's check_inputs refuses
             raise LongClipError(f"{tuple(embeds.shape)} for the prompt, {tuple(negative.shape)} for the negative")
-        if not (embeds.isfinite().all() and negative.isfinite().all()):
+        if not all(each.isfinite().all() for each in (embeds, negative, *pooled)):
             raise LongClipError("NaN or infinity in the embeddings")
     except Exception as error:  # another project's code: whatever it raises is the finding
         return Reading(way.name, text.name, tokens, error=describe_error(error))
-    sides = [(text.prompt, embeds), *([(text.negative, negative)] if text.negative else [])]
-    compared = (Counter(_compare(expected.get(side, []), rows[0], passes, tokenizer)) for side, rows in sides)
-    counts: dict[str, Any] = sum(compared, Counter())
-    return Reading(way.name, text.name, tokens, **counts)
+    counts: Counter[str] = Counter()
+    for number, side in enumerate(sides):
+        counts += _compare_halves(side, (embeds, negative)[number][0], halves, passes)
+        if pooled:
+            counts["pooled_elsewhere"] += _pools_elsewhere(side, pooled[number][0], halves[-1], passes[-1])
+    found: dict[str, Any] = dict(counts)
+    return Reading(way.name, text.name, tokens, **found)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass of an encoder: ids (W, N), and if asked for, its pipeline's states (W, N, D) and pooled (W, P)."""
+
+    ids: Tensor
+    states: Tensor | None
+    pooled: Tensor | None
 
 
 @contextmanager
-def _recorded(pipes: Pipes) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """(ids (W, N), states (W, N, D)) of every forward pass inside the block; copies, as some peers write into them."""
-    passes: list[tuple[Tensor, Tensor]] = []
+def _recorded(halves: Sequence[Half]) -> Iterator[list[list[_Pass]]]:
+    """The passes of each half's encoders inside the block; copies, as some peers write into them."""
+    passes: list[list[_Pass]] = [[] for _ in halves]
 
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def note(noted: list[_Pass], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        passes.append((ids.clone(), output[0].clone()))
+        every = output.hidden_states
+        states = output.last_hidden_state if len(halves) == 1 else every and every[PENULTIMATE]
+        noted.append(_Pass(ids.clone(), _copy(states), _copy(getattr(output, "text_embeds", None))))
 
-    encoders = (pipes.stock.text_encoder, pipes.long.text_encoder)
-    handles = [encoder.register_forward_hook(note, with_kwargs=True) for encoder in encoders]
+    handles = [
+        encoder.register_forward_hook(partial(note, noted), with_kwargs=True)
+        for half, noted in zip(halves, passes, strict=True)
+        for encoder in half.encoders
+    ]
     try:
         yield passes
     finally:
@@ -138,38 +166,81 @@ def _recorded(pipes: Pipes) -> Iterator[list[tuple[Tensor, Tensor]]]:
             handle.remove()
 
 
-def _compare(
-    expected: Sequence[int], rows: Tensor, passes: Sequence[tuple[Tensor, Tensor]], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, int]:
-    ids, before, altered = _trace(rows, passes)
-    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    content = [index for index, token in enumerate(ids) if token not in special]
+def _compare_halves(text: str, rows: Tensor, halves: Sequence[Half], passes: Sequence[Sequence[_Pass]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    traces = [
+        _trace(part, noted, half.tokenizer)
+        for part, noted, half in zip(rows.split([half.width for half in halves], dim=-1), passes, halves, strict=True)
+    ]
+    for half, trace in zip(halves, traces, strict=True):
+        counts |= _compare(_content_ids(text, half.tokenizer), trace, half.tokenizer)
+    counts["altered"] = int(torch.stack([trace.altered for trace in traces]).any(dim=0).sum())
+    counts["rows_apart"] = sum(len(set(tokens)) > 1 for tokens in zip(*(trace.tokens for trace in traces), strict=True))
+    return counts
+
+
+def _compare(expected: Sequence[int], trace: "_Trace", tokenizer: PreTrainedTokenizerBase) -> Counter[str]:
+    content = [index for index, token in enumerate(trace.tokens) if token is not None]
+    ids = trace.ids
     reached, told = Counter(ids[index] for index in content), Counter(expected)
     words_cut = sentences_cut = 0
     for number, (index, following) in enumerate(zip(content, [*content[1:], None], strict=False)):
-        if following is not None and before[following] == ids[index]:
+        if following is not None and trace.before[following] == ids[index]:
             continue  # read one behind the other
         words_cut += not str(tokenizer.convert_ids_to_tokens(ids[index])).endswith(WORD_END)
         last = str(tokenizer.decode([ids[each] for each in content[max(0, number - 3) : number + 1]]))
         sentences_cut += following is not None and not SENTENCE_END.search(last.strip())
-    return {
-        "dropped": (told - reached).total(),
-        "added": (reached - told).total(),
-        "altered": int(altered.sum()),
-        "words_cut": words_cut,
-        "sentences_cut": sentences_cut,
-    }
+    return Counter(
+        dropped=(told - reached).total(),
+        added=(reached - told).total(),
+        words_cut=words_cut,
+        sentences_cut=sentences_cut,
+    )
 
 
-def _trace(rows: Tensor, passes: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[int], list[int], Tensor]:
-    """For each row (L, D): the id it stands for, the id that was read before that one, and whether it was altered."""
-    ids = torch.cat([each.flatten() for each, _ in passes])
-    before = torch.cat([each.roll(1, dims=1).flatten() for each, _ in passes])
-    states = torch.cat([each.flatten(0, 1) for _, each in passes])
+@dataclass(frozen=True)
+class _Trace:
+    """For each row: the id it stands for, the id that was read before that one, and whether it was altered."""
+
+    ids: list[int]
+    before: list[int]
+    altered: Tensor
+    special: frozenset[int]
+
+    @property
+    def tokens(self) -> list[int | None]:
+        """The ids, None for those of start, end and padding."""
+        return [None if token in self.special else token for token in self.ids]
+
+
+def _trace(rows: Tensor, passes: Sequence[_Pass], tokenizer: PreTrainedTokenizerBase) -> _Trace:
+    """Of rows (L, D)."""
+    known = [(each.ids, each.states) for each in passes if each.states is not None]
+    ids = torch.cat([ids.flatten() for ids, _ in known])
+    before = torch.cat([ids.roll(1, dims=1).flatten() for ids, _ in known])
+    states = torch.cat([states.flatten(0, 1) for _, states in known])
     # By direction, either way round: a weight is a factor first of all, and one below 0 turns the state about.
     nearest = (normalize(rows, dim=-1) @ normalize(states, dim=-1).T).abs().argmax(dim=-1)
     difference = (rows - states[nearest]).norm(dim=-1) / states[nearest].norm(dim=-1)
-    return ids[nearest].tolist(), before[nearest].tolist(), difference > UNALTERED
+    return _Trace(ids[nearest].tolist(), before[nearest].tolist(), difference > UNALTERED, _special_ids(tokenizer))
+
+
+def _pools_elsewhere(text: str, pooled: Tensor, half: Half, passes: Sequence[_Pass]) -> bool:
+    """Whether the pooled vector (P) is that of a window which does not begin as the text does."""
+    known = [(each.ids, each.pooled) for each in passes if each.pooled is not None]
+    windows = [window for ids, _ in known for window in ids.tolist()]
+    nearest = (torch.cat([vectors for _, vectors in known]) - pooled).norm(dim=-1).argmin()
+    special = _special_ids(half.tokenizer)
+    read = [token for token in windows[nearest] if token not in special]
+    return read[:BEGINNING] != _content_ids(text, half.tokenizer)[:BEGINNING]
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    return frozenset({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id})
 
 
 def _content_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

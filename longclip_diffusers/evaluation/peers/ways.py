@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from ...pipelines import StableDiffusionLongPipeline
 from .checkouts import find_in_checkout, import_file, import_package
 from .pipes import Pipes
 
-__all__ = ["Encode", "Way", "describe_error", "find_ways"]
+__all__ = ["Encode", "Family", "Way", "describe_error", "find_ways"]
 
-Encode = Callable[[str, str], tuple[Tensor, Tensor]]  # prompt and negative -> (1, L, D) each
+# Prompt and negative -> (1, L, D) each, of SDXL then both pooled vectors (1, P).
+Encode = Callable[[str, str], tuple[Tensor, ...]]
+Family = Literal["sd15", "sdxl"]
 SD_EMBED = "github.com/xhinker/sd_embed"
 LPW = "github.com/huggingface/diffusers"
 REPAIRED = "_repaired"  # behind the name of a way whose text encoder has the attribute that transformers removed
@@ -30,30 +31,37 @@ class Way:
     bind: Callable[[Pipes], Encode]
 
 
-def find_ways(sd_embed: Path | None = None, lpw: Path | None = None) -> list[Way]:
+def find_ways(sd_embed: Path | None = None, lpw: Path | None = None, *, family: Family = "sd15") -> list[Way]:
     """Stock diffusers, the peers that are at hand, and ours. The code in the given folders is run when a way is bound.
 
-    A peer from a checkout is there twice: as it is, and "_repaired": given a text encoder with `text_model`, which
-    both ask for and which transformers 5.6 removed.
+    A peer of SD 1.x from a checkout is there twice: as it is, and "_repaired": given a text encoder with `text_model`,
+    which both ask for and which transformers 5.6 removed. For SDXL they do not ask for it.
 
     Args:
         sd_embed: a checkout of xhinker/sd_embed, or the package in it.
-        lpw: lpw_stable_diffusion.py, or a checkout of diffusers, or a folder in it that leads to the file.
+        lpw: lpw_stable_diffusion.py (of SDXL lpw_stable_diffusion_xl.py), or a checkout of diffusers, or a folder in it
+            that leads to the file.
 
     Raises:
         LongClipError: a folder that does not hold what it should.
     """
-    ways = [Way("truncated", lambda pipes: _encode_prompt(pipes.stock)), Way("compel", _compel)]
+    xl = family == "sdxl"
+    ways = [
+        Way("truncated", lambda pipes: _encode_prompt(pipes.stock)),
+        Way("compel", _compel_xl if xl else _compel),
+    ]
+    peer = _peer_xl if xl else _peer
     if sd_embed is not None:
-        name, function = "embedding_funcs.py", "get_weighted_text_embeddings_sd15"
+        name, function = "embedding_funcs.py", f"get_weighted_text_embeddings_{family}"
         file = find_in_checkout(
             sd_embed, name, ("src/sd_embed", "sd_embed", ""), option="--sd-embed", source=SD_EMBED
         ).resolve()
-        ways += _peer("sd_embed", cache(partial(import_package, file.parent, file.stem, function)))
+        ways += peer("sd_embed", cache(partial(import_package, file.parent, file.stem, function)))
     if lpw is not None:
-        name, function = "lpw_stable_diffusion.py", "get_weighted_text_embeddings"
+        name = "lpw_stable_diffusion_xl.py" if xl else "lpw_stable_diffusion.py"
+        function = "get_weighted_text_embeddings_sdxl" if xl else "get_weighted_text_embeddings"
         file = find_in_checkout(lpw, name, ("examples/community", "community", ""), option="--lpw", source=LPW)
-        ways += _peer("lpw", cache(partial(import_file, file, function)))
+        ways += peer("lpw", cache(partial(import_file, file, function)))
     ours = {"windows_sentence": "none", "windows_context": "related"}
     ways += [Way(name, partial(_windows, context=context)) for name, context in ours.items()]
     return [*ways, Way("long", lambda pipes: _encode_prompt(pipes.long))]
@@ -66,11 +74,18 @@ def describe_error(error: Exception) -> str:
 
 
 def _encode_prompt(pipe: Any) -> Encode:
-    return lambda prompt, negative: pipe.encode_prompt(prompt, pipe.device, 1, True, negative)
+    def encode(prompt: str, negative: str) -> tuple[Tensor, ...]:
+        given = {"prompt": prompt, "negative_prompt": negative, "device": pipe.device}
+        encoded: tuple[Tensor, ...] = pipe.encode_prompt(
+            **given, num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        return encoded
+
+    return encode
 
 
 def _windows(pipes: Pipes, context: str) -> Encode:
-    return _encode_prompt(StableDiffusionLongPipeline.from_pipe(pipes.stock, context=context))
+    return _encode_prompt(type(pipes.long).from_pipe(pipes.stock, context=context))
 
 
 def _compel(pipes: Pipes) -> Encode:
@@ -78,9 +93,20 @@ def _compel(pipes: Pipes) -> Encode:
 
     compel = Compel(pipes.stock.tokenizer, pipes.stock.text_encoder, truncate_long_prompts=False)
 
-    def encode(prompt: str, negative: str) -> tuple[Tensor, Tensor]:
-        embeds, other = compel.pad_conditioning_tensors_to_same_length([compel(prompt), compel(negative)])
-        return embeds, other
+    def encode(prompt: str, negative: str) -> tuple[Tensor, ...]:
+        return tuple(compel.pad_conditioning_tensors_to_same_length([compel(prompt), compel(negative)]))
+
+    return encode
+
+
+def _compel_xl(pipes: Pipes) -> Encode:
+    from compel import CompelForSDXL
+
+    compel = CompelForSDXL(pipes.stock)
+
+    def encode(prompt: str, negative: str) -> tuple[Tensor, ...]:
+        made = compel(prompt, negative_prompt=negative)
+        return made.embeds, made.negative_embeds, made.pooled_embeds, made.negative_pooled_embeds
 
     return encode
 
@@ -91,6 +117,14 @@ def _peer(name: str, load: Callable[[], Callable[..., Any]]) -> list[Way]:
         Way(name, lambda pipes: partial(load(), pipes.stock)),
         Way(name + REPAIRED, lambda pipes: partial(load(), _old_style(pipes.stock))),
     ]
+
+
+def _peer_xl(name: str, load: Callable[[], Callable[..., Any]]) -> list[Way]:
+    # Here both call the negative by one name, and give embeddings and pooled vectors in the pipeline's order.
+    def bind(pipes: Pipes) -> Encode:
+        return lambda prompt, negative: load()(pipes.stock, prompt=prompt, neg_prompt=negative)
+
+    return [Way(name, bind)]
 
 
 def _old_style(pipe: Any) -> SimpleNamespace:
