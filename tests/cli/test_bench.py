@@ -74,7 +74,7 @@ def test_bench_peers(tmp_path, capsys):
     assert rows["sd_embed", "chapter: failed"] == 1
     assert rows["long", "prose, 300 tokens: dropped"] == 0 < rows["truncated", "prose, 300 tokens: dropped"]
     seconds = {way: value for (way, column), value in rows.items() if column == "seconds"}
-    assert len(seconds) == 7
+    assert len(seconds) == 8
     for way in seconds:
         assert rows[way, "time / compel's"] == pytest.approx(seconds[way] / seconds["compel"])
     assert rows["windows_context", "time / unet_step's"] > 0
@@ -95,7 +95,7 @@ def test_bench_peers_times_only_what_reads_the_whole_chapter(tmp_path):
     options = ["--shape", "tiny", "--num-words", "100", "--repeats", "1", "--num-scenes", "0", "--json", str(file)]
     assert longclip.main(["bench", "peers", *options]) == 0
     timed = [row["encoder"] for row in json.loads(file.read_text())["rows"] if row["column"] == "seconds"]
-    assert timed == ["compel", "windows_sentence", "windows_context", "long"]
+    assert timed == ["compel", "windows_sentence", "windows_context", "long", "long_context"]
 
 
 def test_bench_peers_reads_with_sdxls_two_encoders(tmp_path, capsys):

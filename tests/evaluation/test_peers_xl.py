@@ -14,6 +14,7 @@ from longclip_diffusers.evaluation.peers import (
 )
 
 PROSE = "A red boat lay at anchor. The captain (a tall man) smiled. A grey cat slept."
+OURS = ("windows_sentence", "windows_context", "long", "long_context")
 COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut", "rows_apart", "pooled_elsewhere")
 
 
@@ -84,8 +85,8 @@ def test_a_pooled_vector_of_another_window_is_seen(pipes):
 def test_our_ways_read_everything_and_stock_and_compel_as_they_do(pipes):
     texts = [text for text in peer_texts(200) if text.name != "one sentence of 100 tokens"]
     readings = {(each.way, each.text): each for each in read_texts(find_ways(family="sdxl"), pipes, texts)}
-    ours = [str(each) for (way, _), each in readings.items() if way in ("windows_sentence", "windows_context", "long")]
-    assert ours == ["whole"] * 3 * len(texts)
+    ours = [str(each) for (way, _), each in readings.items() if way in OURS]
+    assert ours == ["whole"] * 4 * len(texts)
     stock = readings["truncated", "chapter"]
     assert stock.dropped == stock.tokens - 75
     assert str(readings["compel", "chapter"]) == "whole"
@@ -94,15 +95,7 @@ def test_our_ways_read_everything_and_stock_and_compel_as_they_do(pipes):
 
 def test_peers_functions_for_sdxl_are_found_and_called_by_their_own_names(pipes, tmp_path):
     ways = find_ways(write_sd_embed(tmp_path / "one"), write_lpw(tmp_path / "two"), family="sdxl")
-    assert [way.name for way in ways] == [
-        "truncated",
-        "compel",
-        "sd_embed",
-        "lpw",
-        "windows_sentence",
-        "windows_context",
-        "long",
-    ]
+    assert [way.name for way in ways] == ["truncated", "compel", "sd_embed", "lpw", *OURS]
     text = Text("text", "A red boat lay at anchor.", "A blue kite.")
     sd_embed, lpw = read_texts([way for way in ways if way.name in ("sd_embed", "lpw")], pipes, [text])
     assert (str(sd_embed), sd_embed.error) == ("2 pooled elsewhere", "")

@@ -7,12 +7,12 @@ import pytest
 
 from longclip_diffusers import bundled
 from longclip_diffusers.evaluation.detail import detail_tables, summary_table
-from longclip_diffusers.evaluation.peers import Reading, peer_texts
+from longclip_diffusers.evaluation.peers import Reading, peer_texts, reading_table
+from longclip_diffusers.evaluation.peers.reading import COUNTS
 from longclip_diffusers.evaluation.report import Row, hash_model
 
 ROOT = Path(__file__).parent.parent.parent
 PROOF = ROOT / "samples/proof"
-COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut")
 WAYS = {
     "stock": "truncated",
     "compel": "compel",
@@ -21,8 +21,9 @@ WAYS = {
     "ours: sentence windows": "windows_sentence",
     "ours: context windows": "windows_context",
     "ours: long encoder": "long",
+    "ours: long encoder, context windows": "long_context",
 }
-TIMES = ("seconds", "time / compel's")  # of another run
+TIMES = {"seconds": "{:.1f}", "time / compel's": "{:.2f}"}
 RECALL = {
     "storybook: details 0-77 / 77-150 / 150-248": ("0-77", "77-150", "150-248"),
     "storybook: near / far references": ("near_reference", "far_reference"),
@@ -62,25 +63,39 @@ def short(value):
     return f"{value:.2f}".removeprefix("0")
 
 
+def reading(run, way, text):
+    """What a run found of a way and a text."""
+    rows = {row["column"]: row for row in run["rows"] if row["encoder"] == way}
+    failed = rows[f"{text}: failed"]
+    counts = {} if failed["value"] else {name: rows[f"{text}: {name}"]["value"] for name in COUNTS}
+    return Reading(way, text, failed["n"], **counts, error=run["errors"].get(f"{way}, {text}", ""))
+
+
 def test_readmes_table_of_the_peers_is_that_run(run, readme):
     rows = {(row["encoder"], row["column"]): row for row in run["rows"]}
-
-    def reading(way, text):
-        counts = {name: rows[way, f"{text}: {name}"] for name in COUNTS}
-        return Reading(way, text, counts["dropped"]["n"], **{name: row["value"] for name, row in counts.items()})
-
     expected = {}
     for text in peer_texts(run["num_words"]):
-        readings = [reading(way, text.name) for way in WAYS.values()]
+        readings = [reading(run, way, text.name) for way in WAYS.values()]
         expected[f"{text.name} ({readings[0].tokens})"] = [str(each) for each in readings]
     for label, columns in RECALL.items():
         expected[label] = [" / ".join(short(rows[way, name]["value"]) for name in columns) for way in WAYS.values()]
+    for column, form in TIMES.items():
+        times = [rows.get((way, column)) for way in WAYS.values()]
+        expected[column] = [form.format(row["value"]) if row else "" for row in times]
     (table,) = [part for part in readme.split("\n\n") if part.startswith("| text (tokens) |")]
     head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
     assert head[1:] == list(WAYS)
-    assert {label: cells for label, *cells in lines if label not in TIMES} == expected
+    assert {label: cells for label, *cells in lines} == expected
 
 
 def test_that_run_is_of_the_bundled_model_and_of_the_command_in_readme(run, readme):
     assert run["sha256"] == hash_model(bundled())
     assert f"longclip bench peers --full --num-scenes {run['num_scenes']} --sd-embed" in readme
+
+
+def test_the_table_of_sdxls_peers_is_that_run():
+    run = json.loads((PROOF / "peers_sdxl.json").read_text())
+    ways = list(dict.fromkeys(row["encoder"] for row in run["rows"]))
+    readings = [reading(run, way, text.name) for way in ways for text in peer_texts(run["num_words"])]
+    assert {"sd_embed", "lpw"} < set(ways)
+    assert reading_table(readings) in (PROOF / "README.md").read_text(encoding="utf-8")

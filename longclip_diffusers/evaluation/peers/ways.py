@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ...pipelines import StableDiffusionLongPipeline, StableDiffusionXLLongPipeline
 from .checkouts import find_in_checkout, import_file, import_package
 from .pipes import Pipes
 
@@ -62,9 +63,13 @@ def find_ways(sd_embed: Path | None = None, lpw: Path | None = None, *, family: 
         function = "get_weighted_text_embeddings_sdxl" if xl else "get_weighted_text_embeddings"
         file = find_in_checkout(lpw, name, ("examples/community", "community", ""), option="--lpw", source=LPW)
         ways += peer("lpw", cache(partial(import_file, file, function)))
-    ours = {"windows_sentence": "none", "windows_context": "related"}
-    ways += [Way(name, partial(_windows, context=context)) for name, context in ours.items()]
-    return [*ways, Way("long", lambda pipes: _encode_prompt(pipes.long))]
+    return [
+        *ways,
+        Way("windows_sentence", lambda pipes: _windows(pipes.stock, "none")),
+        Way("windows_context", lambda pipes: _windows(pipes.stock, "related")),
+        Way("long", lambda pipes: _windows(pipes.long, "none")),
+        Way("long_context", lambda pipes: _windows(pipes.long, "related")),
+    ]
 
 
 def describe_error(error: Exception) -> str:
@@ -84,8 +89,9 @@ def _encode_prompt(pipe: Any) -> Encode:
     return encode
 
 
-def _windows(pipes: Pipes, context: str) -> Encode:
-    return _encode_prompt(type(pipes.long).from_pipe(pipes.stock, context=context))
+def _windows(pipe: Any, context: str) -> Encode:
+    twin = StableDiffusionXLLongPipeline if hasattr(pipe, "text_encoder_2") else StableDiffusionLongPipeline
+    return _encode_prompt(twin.from_pipe(pipe, context=context))
 
 
 def _compel(pipes: Pipes) -> Encode:
