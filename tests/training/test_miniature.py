@@ -1,6 +1,7 @@
 """The miniature's stages, a few steps each: they resume, they are not run twice, and their sum opens everywhere."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from itertools import islice
 
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from longclip_diffusers import LongClipError, StableDiffusionLongPipeline
 from longclip_diffusers.text_encoder import num_positions
 from longclip_diffusers.training.miniature.stages import STAGES, Workshop, assemble, run_stage
+from longclip_diffusers.training.miniature.unet import SHARPER
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = {name: replace(schedule, steps=2, batch_size=2) for name, (_, schedule) in STAGES.items()}
 TINY["longclip"] = replace(TINY["longclip"], batch_size=16)  # PCM needs more samples than components
 
@@ -30,9 +34,9 @@ def sha256(path):
 
 
 def test_a_finished_stage_is_not_run_again(shop):
-    before = sha256(shop.stage("unet") / "diffusion_pytorch_model.safetensors")
+    before = sha256(shop.stage("unet") / WEIGHTS)
     assert list(run_stage(shop, "unet", TINY["unet"])) == []
-    assert sha256(shop.stage("unet") / "diffusion_pytorch_model.safetensors") == before
+    assert sha256(shop.stage("unet") / WEIGHTS) == before
 
 
 def test_the_same_seed_gives_the_same_weights_even_when_interrupted(shop, tmp_path, monkeypatch):
@@ -41,8 +45,22 @@ def test_the_same_seed_gives_the_same_weights_even_when_interrupted(shop, tmp_pa
     assert len(list(islice(run_stage(again, "autoencoder", TINY["autoencoder"]), 2))) == 2
     assert not again.stage("autoencoder").exists()
     list(run_stage(again, "autoencoder", TINY["autoencoder"]))
-    file = "diffusion_pytorch_model.safetensors"
-    assert sha256(again.stage("autoencoder") / file) == sha256(shop.stage("autoencoder") / file)
+    assert sha256(again.stage("autoencoder") / WEIGHTS) == sha256(shop.stage("autoencoder") / WEIGHTS)
+
+
+def test_the_unets_second_round_starts_from_the_first_with_sharper_keys_and_ships(shop, tmp_path):
+    again = Workshop(tmp_path / "work", num_scenes=4)
+    shutil.copytree(shop.folder, again.folder)
+    shutil.rmtree(again.stage("unet_second"))
+    list(run_stage(again, "unet_second", replace(TINY["unet_second"], learning_rate=0.0)))
+    first, second = (load_file(again.stage(name) / WEIGHTS) for name in ("unet", "unet_second"))
+    keys = {name for name in first if name.endswith(".attn2.to_k.weight")}
+    assert len(keys) == 7
+    for name, weight in first.items():
+        assert torch.equal(second[name], weight * SHARPER if name in keys else weight)
+    assemble(again, tmp_path / "model")
+    shipped = load_file(tmp_path / "model/unet" / WEIGHTS)
+    assert all(torch.equal(shipped[name], weight.half()) for name, weight in second.items())
 
 
 def test_a_stage_names_the_one_it_needs(tmp_path):
