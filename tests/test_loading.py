@@ -325,3 +325,17 @@ def test_loading_warns_of_nothing(bundled_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         StableDiffusionLongPipeline.from_pretrained(bundled_folder)
+
+
+def test_the_long_tokenizer_writes_words_as_the_models_own():
+    encoder = toys.text_encoder(vocab_size=toys.REAL_VOCABULARY_SIZE)
+    components = toys.stable_diffusion_components(tokenizer=toys.real_tokenizer(), text_encoder=encoder)
+    stock = StableDiffusionPipeline(**components)
+    long = StableDiffusionLongPipeline.from_pipe(stock, longclip="stretch")
+    assert (stock.tokenizer.model_max_length, long.tokenizer.model_max_length) == (77, 248)
+    ids = stock.tokenizer("A red door. Nobody's cat!").input_ids
+    words = stock.tokenizer.decode(ids, skip_special_tokens=True)
+    assert words == "a red door . nobody 's cat !"
+    assert long.tokenizer.decode(ids, skip_special_tokens=True) == words
+    long.tokenizer.add_tokens("<cat-toy>")
+    assert len(stock.tokenizer) == toys.REAL_VOCABULARY_SIZE
