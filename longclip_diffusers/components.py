@@ -169,7 +169,7 @@ def limited(tokenizer: CLIPTokenizer, length: int) -> CLIPTokenizer:
         return tokenizer
     twin = copy.deepcopy(tokenizer)
     twin.model_max_length = length
-    # A copy loses the method that transformers put on CLIP's backend: without it `decode` writes "a</w>red</w>door</w>".
+    # A copy loses the method that transformers put on CLIP's backend: `decode` then writes "a</w>red</w>door</w>".
     # Its name is private, so a test watches the text.
     getattr(twin, "_wrap_decode_method_backend_tokenizer", lambda: None)()
     return twin
