@@ -82,7 +82,10 @@ def peers(
         rows += cost
     errors = {f"{each.way}, {each.text}": each.error for each in readings if each.error}
     hashes: dict[str, str] = {}
-    if family == "sd15" and num_scenes:
+    if family == "sdxl":
+        num_scenes = 0
+        print("No scenes drawn: no storybook model is an SDXL.")
+    if num_scenes:
         folder = model or bundled()
         recall = _recall(ways, open_pipes(folder, device=device), folder, num_scenes, seed, errors)
         print(f"\n{table(recall)}")

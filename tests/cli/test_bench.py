@@ -108,7 +108,8 @@ def test_bench_peers_reads_with_sdxls_two_encoders(tmp_path, capsys):
     assert rows["long", "prose, 300 tokens: dropped"] == 0 < rows["truncated", "prose, 300 tokens: dropped"]
     assert rows["windows_context", "time / compel's"] > 0
     assert ("long", "0-77") not in rows  # no storybook model is an SDXL
-    assert (written["family"], written["sha256"]) == ("sdxl", {})
+    assert (written["family"], written["sha256"], written["num_scenes"]) == ("sdxl", {}, 0)
+    assert "No scenes drawn" in capsys.readouterr().out
     assert longclip.main(["bench", "peers", *options, "--full"]) == 1
     assert "--full times a step of SD 1.5's UNet: leave it out with --family sdxl." in capsys.readouterr().err
 
