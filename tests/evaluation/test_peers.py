@@ -29,6 +29,7 @@ from longclip_diffusers.evaluation.peers import (
     reading_table,
     time_ways,
 )
+from longclip_diffusers.evaluation.peers.reading import COUNTS
 from longclip_diffusers.pipelines import StableDiffusionLongPipeline
 from longclip_diffusers.sidecar import Generation
 
@@ -66,9 +67,8 @@ def reading_of(pipes, change, prompt=PROSE, negative=""):
 
 
 def counts(reading):
-    names = ("dropped", "added", "altered", "words_cut", "sentences_cut")
     assert not reading.error
-    return {name: count for name in names if (count := getattr(reading, name))}
+    return {name: count for name in COUNTS if (count := getattr(reading, name))}
 
 
 def test_a_faithful_reading_is_whole(pipes):

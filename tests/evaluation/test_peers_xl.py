@@ -12,10 +12,10 @@ from longclip_diffusers.evaluation.peers import (
     random_pipes,
     read_texts,
 )
+from longclip_diffusers.evaluation.peers.reading import COUNTS
 
 PROSE = "A red boat lay at anchor. The captain (a tall man) smiled. A grey cat slept."
 OURS = ("windows_sentence", "windows_context", "long", "long_context")
-COUNTS = ("dropped", "added", "altered", "words_cut", "sentences_cut", "rows_apart", "pooled_elsewhere")
 
 
 @pytest.fixture(scope="module")

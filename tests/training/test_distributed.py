@@ -21,7 +21,7 @@ def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.spawn(work, (folder,), nprocs=2)
     with torch.serialization.safe_globals([ContrastiveLosses]):
-        return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 def relative_error(ours, expected):

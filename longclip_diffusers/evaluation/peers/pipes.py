@@ -11,7 +11,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ...errors import LongClipError
-from ...pipelines import StableDiffusionLongPipeline, StableDiffusionXLLongPipeline
+from ...mixin import LongMixin
+from ...pipelines import AutoLongPipeline, StableDiffusionLongPipeline
 from ...positions import CLIP_LENGTH
 from ...text_encoder import TextEncoder, inner_text_model
 from ...tokenizer import load_tokenizer
@@ -40,7 +41,7 @@ class Pipes:
     """`stock` reads 77 tokens, `long` has the long encoder; the UNet of both comes from one file."""
 
     stock: StableDiffusionPipeline | StableDiffusionXLPipeline
-    long: StableDiffusionLongPipeline | StableDiffusionXLLongPipeline
+    long: LongMixin
 
     @property
     def halves(self) -> list[Half]:
@@ -92,12 +93,14 @@ def random_pipes(sizes: Sequence[Mapping[str, Any]], *, seed: int = 0, device: s
     components: dict[str, Any] = {"vae": None, "unet": None, "scheduler": None}
     for suffix, each, encoder in zip(("", "_2"), tokenizers, encoders, strict=False):
         components |= {f"tokenizer{suffix}": each, f"text_encoder{suffix}": encoder}
-    if len(sizes) > 1:
-        xl = StableDiffusionXLPipeline(**components).to(device)
-        return Pipes(xl, StableDiffusionXLLongPipeline.from_pipe(xl, longclip="stretch"))
     checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    short = StableDiffusionPipeline(**components, **checker).to(device)
-    return Pipes(short, StableDiffusionLongPipeline.from_pipe(short, longclip="stretch"))
+    stock: StableDiffusionPipeline | StableDiffusionXLPipeline
+    if len(sizes) > 1:
+        stock = StableDiffusionXLPipeline(**components)
+    else:
+        stock = StableDiffusionPipeline(**components, **checker)
+    stock.to(device)
+    return Pipes(stock, AutoLongPipeline.from_pipe(stock, longclip="stretch"))
 
 
 def _random_encoder(tokenizer: CLIPTokenizer, size: Mapping[str, Any], *, with_projection: bool) -> TextEncoder:

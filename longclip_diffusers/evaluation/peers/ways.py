@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ...pipelines import StableDiffusionLongPipeline, StableDiffusionXLLongPipeline
+from ...pipelines import AutoLongPipeline
 from .checkouts import find_in_checkout, import_file, import_package
 from .pipes import Pipes
 
@@ -90,8 +90,7 @@ def _encode_prompt(pipe: Any) -> Encode:
 
 
 def _windows(pipe: Any, context: str) -> Encode:
-    twin = StableDiffusionXLLongPipeline if hasattr(pipe, "text_encoder_2") else StableDiffusionLongPipeline
-    return _encode_prompt(twin.from_pipe(pipe, context=context))
+    return _encode_prompt(AutoLongPipeline.from_pipe(pipe, context=context))
 
 
 def _compel(pipes: Pipes) -> Encode:
