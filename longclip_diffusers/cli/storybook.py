@@ -32,8 +32,8 @@ def train(
         work: folder of the stages, their resume files, logs and sample pictures.
         seed: everything that is drawn follows from it.
         device: cpu or cuda.
-        jobs: processes of one thread each, for stages that do not need each other; 1 runs one stage after another, with
-            the same result.
+        jobs: processes, for stages that do not need each other; 1 runs one stage after another, with the same result.
+            A process has one thread; where it trains the CLIP's text tower or the UNet, two share each batch.
     """
     quiet_libraries()
     from ..training.miniature.stages import STAGES, WAVES, Workshop, assemble

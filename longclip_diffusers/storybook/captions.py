@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 
 from transformers import CLIPTokenizer
 
@@ -86,9 +87,14 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 @lru_cache(maxsize=100_000)
+def _word_ids(word: str) -> tuple[int, ...]:
+    return tuple(_tokenizer()(word, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+
 def sentence_ids(text: str) -> tuple[int, ...]:
-    """Content ids of one sentence. CLIP's BPE never crosses a space, so sentences' ids joined are the text's ids."""
-    return tuple(_tokenizer()(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+    """Content ids of one sentence. CLIP's BPE never crosses a space, so words' ids joined are the sentence's, and
+    sentences' the text's; words come again, sentences seldom."""
+    return tuple(chain.from_iterable(map(_word_ids, text.split())))
 
 
 def num_tokens(text: str) -> int:

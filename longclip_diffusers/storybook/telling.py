@@ -81,6 +81,6 @@ class Teller:
         if slot.trait == "count":
             words |= {"several": f"{word} {noun}{'' if word == 'one' else 's'}", "be": "is" if word == "one" else "are"}
         capitals = {name.capitalize(): filling[:1].upper() + filling[1:] for name, filling in words.items()}
-        filled = pattern.format(**words, **capitals)
-        filled = filled[:1].upper() + filled[1:]
-        return filled, pattern.partition("{" + cue + "}")[0].format(**words, **capitals) + words[cue] if cue else ""
+        before = pattern.partition("{" + cue + "}")[0] + "{" + cue + "}" if cue else ""
+        filled, begun = (part.format(**words, **capitals) for part in (pattern, before))
+        return filled[:1].upper() + filled[1:], begun[:1].upper() + begun[1:]

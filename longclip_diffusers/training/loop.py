@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ class Schedule:
     averaging: float = 0.0  # decay of the averaged weights a step; 0 keeps the last weights
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    shares: int = 1  # of a batch, computed side by side by `optimise`
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def rate(self, step: int) -> float:
@@ -154,14 +156,29 @@ def optimise_state(
 
 
 def optimise(module: nn.Module, loss_of: Callable[[int], Tensor], schedule: Schedule, folder: Path) -> Iterator[Step]:
-    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints."""
+    """Train `module` in place on a loss that fits in memory as a whole; goes on where `folder` holds checkpoints.
+
+    Args:
+        loss_of: the loss of a share of a step's batch, called with step * shares, step * shares + 1 ... With several
+            shares it must draw from a generator of its own: each has a thread (torch lets go of Python's lock while it
+            computes). Their gradients are averaged, to the same bits on any number of cores.
+    """
+    shares = schedule.shares
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def gradient(number: int) -> tuple[float, tuple[Tensor | None, ...]]:
+        loss = loss_of(number)
+        return loss.item(), torch.autograd.grad(loss, trained, allow_unused=True)
 
     def backward(step: int) -> dict[str, float]:
-        loss = loss_of(step)
-        loss.backward()
-        return {"loss": loss.item()}
+        losses, gradients = zip(*pool.map(gradient, range(step * shares, (step + 1) * shares)), strict=True)
+        for parameter, parts in zip(trained, zip(*gradients, strict=True), strict=True):
+            used = [part for part in parts if part is not None]
+            parameter.grad = torch.stack(used).sum(0) / shares if used else None
+        return {"loss": sum(losses) / shares}
 
     checkpoints = Checkpoints(folder)
     state = prepare_state(module, schedule)
     checkpoints.restore(state)
-    yield from optimise_state(state, backward, schedule, checkpoints)
+    with ThreadPoolExecutor(shares) as pool:
+        yield from optimise_state(state, backward, schedule, checkpoints)

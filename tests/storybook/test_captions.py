@@ -13,6 +13,7 @@ from longclip_diffusers.storybook.captions import (
     chapter,
     long_caption,
     num_tokens,
+    sentence_ids,
     short_caption,
 )
 from longclip_diffusers.storybook.phrases import OWNERS, TRAINING, UNSEEN
@@ -91,6 +92,15 @@ def test_a_sentence_says_its_slots_word_unless_it_shares_a_colour(write, phrases
                     assert sentence.subject in antecedent.slots
                 else:
                     assert scene[name] in sentence.text.lower()
+
+
+@every_writer
+@both_phrases
+def test_sentences_ids_joined_are_those_of_the_whole_text(write, phrases):
+    tokenizer = load_tokenizer()
+    for _, caption in captions(write, phrases, 20):
+        ids = [token for sentence in caption.sentences for token in sentence_ids(sentence.text)]
+        assert ids == tokenizer(str(caption), add_special_tokens=False).input_ids
 
 
 @every_writer

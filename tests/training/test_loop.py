@@ -120,6 +120,32 @@ def test_training_learns_and_ends_with_the_averaged_weights(tmp_path):
     assert not torch.equal(module.weight, last.weight)
 
 
+def test_shares_train_as_their_mean_does_even_where_one_leaves_a_part_out(tmp_path):
+    def parts():
+        torch.manual_seed(0)
+        return nn.ModuleList([nn.Linear(3, 1), nn.Linear(3, 1), nn.Linear(3, 1)])
+
+    def share_of(module):
+        def loss(number):
+            inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+            used = module[0](inputs) + (module[1](inputs) if number % 2 else 0)  # the third never
+            return (used - inputs.sum(1, keepdim=True)).square().mean()
+
+        return loss
+
+    shared, whole = parts(), parts()
+    share = share_of(whole)
+    schedule = replace(SCHEDULE, shares=2)
+    steps = list(optimise(shared, share_of(shared), schedule, tmp_path / "shared"))
+    mean = list(optimise(whole, lambda step: (share(2 * step) + share(2 * step + 1)) / 2, SCHEDULE, tmp_path / "whole"))
+    assert [step.loss for step in steps] == pytest.approx([step.loss for step in mean], rel=1e-5)
+    for one, other in zip(shared.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    again = parts()
+    list(optimise(again, share_of(again), schedule, tmp_path / "again"))
+    assert all(torch.equal(*pair) for pair in zip(shared.parameters(), again.parameters(), strict=True))
+
+
 @needs_muon
 def test_muon_takes_the_weights_of_linear_layers_and_adamw_the_rest(tmp_path):
     module = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8), nn.LayerNorm(8))

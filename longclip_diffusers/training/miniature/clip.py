@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 VISION_SCHEDULE = Schedule(1500, 64, 1.5e-3, warmup=100, optimizer="muon")
-CLIP_SCHEDULE = Schedule(10_000, 64, 2e-3, warmup=200, optimizer="muon")
+CLIP_SCHEDULE = Schedule(10_000, 64, 2e-3, warmup=200, shares=2, optimizer="muon")
 WIDTH = 64
 LENGTH = 77
 NUM_SCENES = 6144  # painted once, told anew each time
@@ -234,12 +234,12 @@ def train_clip(
         parts = torch.arange(len(pool.scenes)).split(PAINTED_AT_ONCE)
         features = torch.cat([pool.features(clip, part.tolist()) for part in parts])
 
-    def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/clip/{step}")
-        progress = step / schedule.steps
+    def loss_of(share: int) -> Tensor:
+        rng = random.Random(f"{seed}/clip/{share}")
+        progress = share / (schedule.steps * schedule.shares)
         # Few sentences first, so that facts are learned before positions.
         max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM)))
-        chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size)]
+        chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size // schedule.shares)]
         scenes = [pool.scenes[index] for index in chosen]
         captions = [
             owners_caption(scene, rng)

@@ -28,8 +28,8 @@ __all__ = ["ROUNDS", "build_scheduler", "build_unet", "sharpen", "train_unet"]
 # By the name of its stage. The second starts from the averaged weights of the first, its attention sharpened, at a new
 # peak of the rate.
 ROUNDS = {
-    "unet": Schedule(8000, 48, 1.5e-3, warmup=200, averaging=0.998, optimizer="muon"),
-    "unet_second": Schedule(3000, 48, 1e-3, warmup=100, averaging=0.998, optimizer="muon"),
+    "unet": Schedule(8000, 48, 1.5e-3, warmup=200, averaging=0.998, shares=2, optimizer="muon"),
+    "unet_second": Schedule(3000, 48, 1e-3, warmup=100, averaging=0.998, shares=2, optimizer="muon"),
 }
 SHARPER = 1.5  # than the first round leaves it
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
@@ -102,17 +102,17 @@ def train_unet(
     scheduler = build_scheduler()
     num_timesteps = scheduler.config.num_train_timesteps
 
-    def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/{step}")
-        torch.manual_seed(rng.getrandbits(32))
-        chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size)]
+    def loss_of(share: int) -> Tensor:
+        rng = random.Random(f"{seed}/{share}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(32))
+        chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size // schedule.shares)]
         drawn = [scenes[index] for index in chosen]
         captions = [Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
         clean = latents[chosen].float()
-        noise = torch.randn(clean.shape)
+        noise = torch.randn(clean.shape, generator=generator)
         # The larger of two draws: what a picture shows is decided in its noisiest steps.
-        timesteps = torch.randint(num_timesteps, (2, len(chosen))).amax(dim=0)
+        timesteps = torch.randint(num_timesteps, (2, len(chosen)), generator=generator).amax(dim=0)
         clean, noise, timesteps = (part.to(unet.device) for part in (clean, noise, timesteps))
         with torch.no_grad():
             states = text_encoder(batch.ids.to(unet.device)).last_hidden_state
