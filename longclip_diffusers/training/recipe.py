@@ -174,8 +174,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "storybook": {
         "objective": "both",
         "freeze_vision": True,  # else it forgets what its pictures were called (zero-shot)
-        "steps": 4000,
-        "anchor_share": 0.86,
+        "steps": 3000,
+        "anchor_share": 0.88,
         "anchor_batch": 4,  # the same texts in more and smaller steps: more references are understood
         "batch_size": 32,
         "optimizer": "muon",

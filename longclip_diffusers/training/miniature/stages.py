@@ -37,13 +37,12 @@ __all__ = ["STAGES", "WAVES", "Workshop", "assemble", "run_stage"]
 # Chains of stages, each of which needs those before it.
 WAVES = (
     (("autoencoder", "latent_reader"), ("vision", "clip")),
-    (("unet", "unet_second"), ("longclip",)),
+    (("unet",), ("longclip",)),
 )
 _PRESET = PRESETS["storybook"]
 LONGCLIP_SCHEDULE = Schedule(_PRESET["steps"], _PRESET["batch_size"], _PRESET["lr"])
 LATENTS = "latents.safetensors"
 LATENT_READER = "reader.safetensors"
-LAST_ROUND = [*unet.ROUNDS][-1]
 # Written to the training log and kept beside the bundled model.
 STEPS_BETWEEN_LOGS = 50
 # What `longgen` draws the miniature with unless told otherwise.
@@ -161,37 +160,30 @@ def _load_latent_reader(shop: Workshop) -> LatentReader:
     return reader.to(shop.device).requires_grad_(False)
 
 
-def _unet_round(name: str, before: str | None = None) -> Callable[[Workshop, Schedule], Iterator[Step]]:
-    def train(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-        model = UNet2DConditionModel.from_pretrained(shop.need(before)) if before else unet.build_unet()
-        if before:
-            unet.sharpen(model)
-        model.train().to(shop.device)
-        vae = _vae(shop)
-        text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
-        tokenizer = _stock_tokenizer()
-        scenes, codes = _latents(shop, vae)
-        pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=model)
-        training = unet.train_unet(
-            model,
-            text_encoder,
-            tokenizer,
-            scenes,
-            codes,
-            seed=f"{shop.seed}/{name}",
-            checkpoints=shop.checkpoints(name),
-            schedule=schedule,
-            reader=_load_latent_reader(shop),
-        )
-        for step in training:
-            yield step
-            if step.step % STEPS_BETWEEN_SAMPLES == 0:
-                save_drawings(pipe, shop.sample(name, step.step), steps=STEPS, guidance=GUIDANCE)
-        shop.finish(name, model.save_pretrained)
-        if name == LAST_ROUND:
-            (shop.folder / LATENTS).unlink()
-
-    return train
+def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
+    model = unet.build_unet().train().to(shop.device)
+    vae = _vae(shop)
+    text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
+    tokenizer = _stock_tokenizer()
+    scenes, codes = _latents(shop, vae)
+    pipe = _pipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=model)
+    training = unet.train_unet(
+        model,
+        text_encoder,
+        tokenizer,
+        scenes,
+        codes,
+        seed=shop.seed,
+        checkpoints=shop.checkpoints("unet"),
+        schedule=schedule,
+        reader=_load_latent_reader(shop),
+    )
+    for step in training:
+        yield step
+        if step.step % STEPS_BETWEEN_SAMPLES == 0:
+            save_drawings(pipe, shop.sample("unet", step.step), steps=STEPS, guidance=GUIDANCE)
+    shop.finish("unet", model.save_pretrained)
+    (shop.folder / LATENTS).unlink()
 
 
 def _longclip(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
@@ -220,8 +212,7 @@ STAGES: dict[str, tuple[Callable[[Workshop, Schedule], Iterator[Step]], Schedule
     "latent_reader": (_latent_reader, LATENT_READER_SCHEDULE),
     "vision": (_vision, clip.VISION_SCHEDULE),
     "clip": (_clip, clip.CLIP_SCHEDULE),
-    "unet": (_unet_round("unet"), unet.ROUNDS["unet"]),
-    "unet_second": (_unet_round("unet_second", "unet"), unet.ROUNDS["unet_second"]),
+    "unet": (_unet, unet.UNET_SCHEDULE),
     "longclip": (_longclip, LONGCLIP_SCHEDULE),
 }
 
@@ -259,7 +250,7 @@ def assemble(shop: Workshop, out: Path) -> None:
         vae=AutoencoderKL.from_pretrained(shop.need("autoencoder")).half(),
         text_encoder=keep_text_model_prefix(text_encoder),
         tokenizer=_stock_tokenizer(),
-        unet=UNet2DConditionModel.from_pretrained(shop.need(LAST_ROUND)).half(),
+        unet=UNet2DConditionModel.from_pretrained(shop.need("unet")).half(),
     )
     pipe.save_pretrained(out)
     long_encoder = load_text_encoder(shop.need("longclip"), dtype=torch.float16)
