@@ -27,6 +27,8 @@ __all__ = ["LongPromptFluxMixin", "LongPromptSD3Mixin"]
 
 
 class _ClipSideMixin(LongMixin):
+    _t5: str  # the end of its components' names
+
     def load_longclip(self, *args: Any, **kwargs: Any) -> None:
         """As in the other families; see there."""
         super().load_longclip(*args, **kwargs)
@@ -40,6 +42,15 @@ class _ClipSideMixin(LongMixin):
             )
         return super()._plans(tower, texts, window, context)
 
+    def _get_t5_prompt_embeds(self, prompt: str | list[str], *args: Any, **kwargs: Any) -> Tensor:
+        # Stock tells of what it cuts off to diffusers' logger alone, which commands silence.
+        encoder, tokenizer = (getattr(self, name + self._t5) for name in (FIRST, "tokenizer"))
+        limit = kwargs["max_sequence_length"]
+        for text in _listed(prompt) if encoder is not None else ():
+            if (length := len(tokenizer(text, verbose=False).input_ids)) > limit:
+                warnings.warn(f"Of {length} tokens T5 reads the first {limit}, max_sequence_length.", stacklevel=2)
+        return super()._get_t5_prompt_embeds(prompt, *args, **kwargs)
+
 
 class LongPromptSD3Mixin(_ClipSideMixin):
     """Put before a stock pipeline of the SD3 signature. Experimental, see the module.
@@ -49,6 +60,7 @@ class LongPromptSD3Mixin(_ClipSideMixin):
     """
 
     clip_encoders = (FIRST, SECOND)
+    _t5 = "_3"
     _clip_rows: int | None = None  # of the call in progress
 
     def encode_prompt(
@@ -162,6 +174,8 @@ class LongPromptFluxMixin(_ClipSideMixin):
 
     Flux takes from CLIP one pooled vector: that of the first window, 248 tokens of a Long-CLIP. What follows is T5's.
     """
+
+    _t5 = "_2"
 
     def _get_clip_prompt_embeds(
         self, prompt: str | list[str], num_images_per_prompt: int = 1, device: torch.device | None = None

@@ -40,6 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
     pipe = StableDiffusionLongPipeline.from_pretrained(model, longclip=recipe.output)
 
 noise = torch.Generator().manual_seed(1)
-picture = pipe(" ".join(sentences[:20]), num_inference_steps=12, guidance_scale=2.0, generator=noise).images[0]
+text = " ".join(sentences[:18])
+picture = pipe(text, num_inference_steps=12, guidance_scale=2.0, generator=noise).images[0]
 picture.save(output)
-print(f"{output}, drawn from {len(sentences[:20])} sentences in one pass of {pipe.tokenizer.model_max_length} tokens")
+print(f"{output}, drawn from this:\n{pipe.plan_prompt(text)}")

@@ -258,8 +258,7 @@ def assemble(shop: Workshop, out: Path) -> None:
     load_tokenizer().save_pretrained(out / "longclip" / "tokenizer")
     _save_clip(shop, out / "clip")
     _tidy(out)
-    # With context: references reach as far as a chapter does (samples/proof).
-    sidecar = {"longclip": "longclip", "context": "related", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
+    sidecar = {"longclip": "longclip", "generation": {"steps": STEPS, "guidance": GUIDANCE}}
     (out / "longclip_config.json").write_text(json.dumps(sidecar, indent=2) + "\n")
     with (out / "training_log.jsonl").open("w") as log:
         log.writelines(shop.log(name).read_text() for name in STAGES)
