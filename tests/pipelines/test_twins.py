@@ -30,6 +30,7 @@ from longclip_diffusers.pipelines.auto import _REFUSED, long_class
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The class .* is deprecated:FutureWarning"),  # InpaintPipelineLegacy
     pytest.mark.filterwarnings("ignore:The configuration file of the vae:FutureWarning"),  # Upscale has one of its own
+    pytest.mark.filterwarnings("ignore:Of .* tokens T5 reads the first:UserWarning"),  # the toys' T5 reads bytes
     # TextToVideoZero calls them so:
     pytest.mark.filterwarnings("ignore:Default grid_sample:UserWarning"),
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
