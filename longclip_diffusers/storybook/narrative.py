@@ -6,7 +6,7 @@ from functools import cache
 
 from ..tokenizer import load_tokenizer
 
-__all__ = ["DEVELOPMENT_PROSE", "TRAINING_PROSE", "UNSEEN_PROSE", "Prose", "narrate", "ordinary_word"]
+__all__ = ["DEVELOPMENT_PROSE", "TRAINING_PROSE", "UNSEEN_PROSE", "Prose", "capitalised", "narrate", "ordinary_word"]
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ def _vocabulary() -> tuple[str, ...]:
     return tuple(sorted(word for word in words if word.isascii() and word.isalpha() and 3 <= len(word) <= 10))
 
 
-def _capitalised(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+def capitalised(text: str) -> str:
+    """With a capital at the beginning; `str.capitalize` would make all other letters small."""
+    return text[:1].upper() + text[1:]
 
 
 def ordinary_word(rng: random.Random) -> str:
@@ -163,7 +164,7 @@ def narrate(rng: random.Random, prose: Prose = TRAINING_PROSE) -> str:
         return rng.choice(prose.remarks)
     if kind <= 2:
         word, other = rng.sample(_vocabulary(), 2)
-        return _capitalised(rng.choice(prose.trails).format(moment=moment, name=name, word=word, other=other))
+        return capitalised(rng.choice(prose.trails).format(moment=moment, name=name, word=word, other=other))
     if kind == 3:
         return f"{moment} {name} {rng.choice(prose.deeds)}."
-    return _capitalised(f"{name} {rng.choice(prose.deeds)}.")
+    return capitalised(f"{name} {rng.choice(prose.deeds)}.")

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .narrative import narrate, ordinary_word
+from .narrative import capitalised, narrate, ordinary_word
 from .phrases import OWNERS, Phrases, with_article
 from .scene import Scene
 from .slots import OPENING_SLOTS, Slot
@@ -80,7 +80,7 @@ class Teller:
         words |= {"noun": noun, "place": slot.place, "word": word, "a_word": with_article(word)}
         if slot.trait == "count":
             words |= {"several": f"{word} {noun}{'' if word == 'one' else 's'}", "be": "is" if word == "one" else "are"}
-        capitals = {name.capitalize(): filling[:1].upper() + filling[1:] for name, filling in words.items()}
+        capitals = {name.capitalize(): capitalised(filling) for name, filling in words.items()}
         before = pattern.partition("{" + cue + "}")[0] + "{" + cue + "}" if cue else ""
-        filled, begun = (part.format(**words, **capitals) for part in (pattern, before))
-        return filled[:1].upper() + filled[1:], begun[:1].upper() + begun[1:]
+        filled, up_to_cue = (capitalised(part.format(**words, **capitals)) for part in (pattern, before))
+        return filled, up_to_cue

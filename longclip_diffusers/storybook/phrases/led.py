@@ -2,6 +2,7 @@
 
 from itertools import permutations
 
+from ..narrative import capitalised
 from .patterns import Phrases
 from .plain import PLAIN
 
@@ -22,7 +23,7 @@ LEADS = (
 def _with_leads(*patterns: str) -> tuple[str, ...]:
     """Every pattern by itself and behind one of the leads; what begins a sentence is capitalised when it is filled."""
     led = (LEADS[number % len(LEADS)] + pattern for number, pattern in enumerate(patterns))
-    return tuple(pattern[:1].upper() + pattern[1:] for pattern in (*patterns, *led))
+    return tuple(capitalised(pattern) for pattern in (*patterns, *led))
 
 
 _SUMMARY = ("{sky} sky", "{hills} hills", "{meadow} meadow", "{sea} sea")

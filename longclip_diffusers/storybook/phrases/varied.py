@@ -1,5 +1,6 @@
 """As many again and more, each in several surroundings."""
 
+from ..narrative import capitalised
 from .led import LED
 from .patterns import Phrases
 
@@ -40,7 +41,7 @@ def _varied(*patterns: str) -> tuple[str, ...]:
     for number, pattern in enumerate(patterns):
         found += [MORE_LEADS[place % len(MORE_LEADS)] + pattern for place in (number, 5 * number + 7)]
         found.append(f"{pattern[:-1]}{TAILS[number % len(TAILS)]}{pattern[-1]}")
-    return tuple(pattern[:1].upper() + pattern[1:] for pattern in found)
+    return tuple(capitalised(pattern) for pattern in found)
 
 
 _MORE_RELATIONS = (

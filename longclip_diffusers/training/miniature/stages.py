@@ -161,8 +161,7 @@ def _load_latent_reader(shop: Workshop) -> LatentReader:
 
 
 def _unet(shop: Workshop, schedule: Schedule) -> Iterator[Step]:
-    model = unet.build_unet().train().to(shop.device)
-    vae = _vae(shop)
+    model, vae = unet.build_unet().to(shop.device), _vae(shop)
     text_encoder = load_text_encoder(shop.need("clip"), dtype=torch.float32).to(shop.device)  # type: ignore[arg-type]
     tokenizer = _stock_tokenizer()
     scenes, codes = _latents(shop, vae)

@@ -26,7 +26,7 @@ from .texts import REFERENCE, base_caption, batch_captions
 __all__ = ["UNET_SCHEDULE", "build_scheduler", "build_unet", "train_unet"]
 
 UNET_SCHEDULE = Schedule(10_000, 48, 1.5e-3, warmup=200, averaging=0.998, shares=2, optimizer="muon")
-SHARPER = 1.6
+SHARPER = 1.6  # times the keys of the text, once trained
 DROPPED_CAPTIONS = 0.1  # as Stable Diffusion, for classifier-free guidance
 TOLD_WEIGHT = 10.0  # of the squared error where a told thing is seen, beside 1 of every place
 TOLD_SHARE = 0.1  # of the places, about: the mean weight stays near 1
@@ -83,6 +83,7 @@ def train_unet(
     three times as long comes out sharper by itself (samples/proof).
 
     Args:
+        seed: of the batches.
         reader: of latents, frozen.
     """
     scheduler = build_scheduler()
