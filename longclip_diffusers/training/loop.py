@@ -40,6 +40,15 @@ class Schedule:
     shares: int = 1  # of a batch, computed side by side by `optimise`
     optimizer: Literal["adamw", "muon"] = "adamw"
 
+    def __post_init__(self) -> None:
+        if self.batch_size % self.shares:
+            raise ValueError(f"a batch of {self.batch_size} has no {self.shares} equal shares")
+
+    @property
+    def share_size(self) -> int:
+        """Samples in a share of a batch."""
+        return self.batch_size // self.shares
+
     def rate(self, step: int) -> float:
         """Learning rate of step 1 to `steps`."""
         if step <= self.warmup:

@@ -120,6 +120,12 @@ def test_training_learns_and_ends_with_the_averaged_weights(tmp_path):
     assert not torch.equal(module.weight, last.weight)
 
 
+def test_a_batch_has_equal_shares_or_is_refused():
+    assert replace(SCHEDULE, shares=2).share_size == 2
+    with pytest.raises(ValueError, match="a batch of 4 has no 3 equal shares"):
+        replace(SCHEDULE, shares=3)
+
+
 def test_shares_train_as_their_mean_does_even_where_one_leaves_a_part_out(tmp_path):
     def parts():
         torch.manual_seed(0)

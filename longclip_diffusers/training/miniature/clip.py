@@ -239,7 +239,7 @@ def train_clip(
         progress = share / (schedule.steps * schedule.shares)
         # Few sentences first, so that facts are learned before positions.
         max_details = max(2, min(MAX_DETAILS, round(MAX_DETAILS * progress / FILLED_FROM)))
-        chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.batch_size // schedule.shares)]
+        chosen = [rng.randrange(len(pool.scenes)) for _ in range(schedule.share_size)]
         scenes = [pool.scenes[index] for index in chosen]
         captions = [
             owners_caption(scene, rng)

@@ -92,7 +92,7 @@ def train_unet(
     def loss_of(share: int) -> Tensor:
         rng = random.Random(f"{seed}/unet/{share}")
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
-        chosen = [rng.randrange(len(scenes)) for _ in range(schedule.batch_size // schedule.shares)]
+        chosen = [rng.randrange(len(scenes)) for _ in range(schedule.share_size)]
         drawn = [scenes[index] for index in chosen]
         captions = [Caption(()) if rng.random() < DROPPED_CAPTIONS else base_caption(scene, rng) for scene in drawn]
         batch = batch_captions(captions, drawn, tokenizer, length=LENGTH)
