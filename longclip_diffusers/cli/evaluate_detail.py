@@ -27,6 +27,7 @@ def detail(
     seed: int = 0,
     json: Path | None = None,
     plot: Path | None = None,
+    examples: Path | None = None,
     encoders: tuple[str, ...] = (),
     kinds: tuple[str, ...] = ("long", "chapter", "short"),
     device: str = "cpu",
@@ -45,6 +46,8 @@ def detail(
         json: where the rows and the sha256 of the model's files go; outputs/detail.json if not given, of a contest
             contest.json or contest-reader.json, with its table in a .md beside it.
         plot: where the plots go; a PNG of the same name if not given.
+        examples: where the first text of each kind goes as every encoder draws it, with what is wrong outlined (dotted
+            where it is told by reference); NAME-examples.png beside the plot if not given. Not with --reader.
         encoders: truncated (stock diffusers), windows (stock encoder, 77-token windows cut anywhere), windows_sentence
             (cut at sentence ends), windows_context (each sentence behind those it needs), kps and linear (stretched,
             not trained), long (the model's own); in a contest also longclip, ours and ours_context, and not long. All
@@ -69,14 +72,15 @@ def detail(
     name = "contest-reader" if reader else "contest" if contest else "detail"
     json = json or Path("outputs") / f"{name}.json"
     plot = plot or json.with_suffix(".png")
+    examples = examples or plot.with_name(f"{plot.stem}-examples.png")
     folder = (model or bundled()).resolve()
     if not contest:
-        _detail(folder, encoders or PLAIN, kinds, num_scenes, seed, device, json, plot)
+        _detail(folder, encoders or PLAIN, kinds, num_scenes, seed, device, json, plot, examples)
         return
     from ..training.contest import CONTESTANTS, Contest
 
     held = Contest(folder, work, num_scenes, seed, reader, device)
-    _contest(held, encoders or CONTESTANTS, kinds, seeds, jobs, json, plot)
+    _contest(held, encoders or CONTESTANTS, kinds, seeds, jobs, json, plot, examples)
 
 
 def _detail(
@@ -88,9 +92,11 @@ def _detail(
     device: str,
     json: Path,
     plot: Path,
+    examples: Path,
 ) -> None:
     from ..evaluation.detail import CHANCE, Fact, describe_scenes, detail_tables, recall_rows, score
     from ..evaluation.encoders import draw_pictures, load_encoder
+    from ..evaluation.examples import Example, plot_examples
     from ..evaluation.report import hash_model, plot_recall, write_json
     from ..sidecar import read_generation
     from ..storybook.checker import read_picture
@@ -99,21 +105,25 @@ def _detail(
     pipes = {encoder: load_encoder(model, encoder, device=device) for encoder in encoders}
     generation = read_generation(model)
     facts: dict[str, list[Fact]] = {encoder: [] for encoder in encoders}
+    shown = {kind: Example(kind, *pairs[0]) for kind, pairs in texts.items()}  # type: ignore[arg-type]
     rows = []
     for encoder, pipe in pipes.items():
         for kind, pairs in texts.items():
             pictures = draw_pictures(pipe, [str(caption) for _, caption in pairs], generation, seed=seed)
-            shown = tqdm(pictures, total=num_scenes, desc=f"{encoder} {kind}", unit="picture")
-            found = {number: read_picture(picture) for number, picture in shown}
-            facts[encoder] += score(pairs, [found[number] for number in range(num_scenes)], kind=kind)  # type: ignore[arg-type]
+            drawn = dict(tqdm(pictures, total=num_scenes, desc=f"{encoder} {kind}", unit="picture"))
+            found = [read_picture(drawn[number]) for number in range(num_scenes)]
+            told = score(pairs, found, kind=kind)  # type: ignore[arg-type]
+            shown[kind].drawn[encoder] = (drawn[0], [fact for fact in told if fact.scene == 0])
+            facts[encoder] += told
         rows += recall_rows(encoder, facts[encoder])
     rows += recall_rows(CHANCE, facts[encoders[0]], chance=True)
     hashes = hash_model(model)
     write_json(json, rows, hashes, num_scenes=num_scenes, seed=seed)
     plot_recall(plot, facts)
+    plot_examples(examples, list(shown.values()))
     print(detail_tables(rows))
     print(f"\nUNet sha256 {hashes['unet/diffusion_pytorch_model.safetensors']}")
-    print(f"Rows in {json}, plot in {plot}.")
+    print(f"Rows in {json}, plot in {plot}, examples in {examples}.")
 
 
 def _contest(
@@ -124,11 +134,13 @@ def _contest(
     jobs: int,
     json: Path,
     plot: Path,
+    examples: Path,
 ) -> None:
     from ..checkpoints.files import sha256_of
     from ..evaluation.detail import detail_tables, summary_table
+    from ..evaluation.examples import plot_examples
     from ..evaluation.report import hash_model, plot_recall, write_json
-    from ..training.contest import ARMS, Training, contest_rows, seed_rows
+    from ..training.contest import ARMS, Training, contest_examples, contest_rows, seed_rows
 
     trainings = contest.trainings(encoders, seeds)
     measurements = contest.measurements(encoders, kinds, seeds)  # type: ignore[arg-type]
@@ -146,6 +158,9 @@ def _contest(
     print(table)
     print(f"\n{'Reader' if contest.reader else 'UNet'} sha256 {judge}, the same for all encoders.")
     print(f"Rows in {json}, table in {json.with_suffix('.md')}, plot in {plot}.")
+    if not contest.reader:
+        plot_examples(examples, contest_examples(measurements))
+        print(f"Examples in {examples}.")
 
 
 def _run_all(

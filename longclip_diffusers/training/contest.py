@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
@@ -22,6 +23,7 @@ from ..checkpoints.files import sha256_of
 from ..errors import LongClipError
 from ..evaluation.detail import CHANCE, Fact, Kind, describe_scenes, drift_row, recall_rows, score
 from ..evaluation.encoders import ENCODERS, Encoder, draw_pictures, encode_texts, load_encoder
+from ..evaluation.examples import Example
 from ..evaluation.reader import Reader, train_reader
 from ..evaluation.report import Row
 from ..positions import CLIP_LENGTH
@@ -40,6 +42,7 @@ __all__ = [
     "Measurement",
     "ReaderTraining",
     "Training",
+    "contest_examples",
     "contest_rows",
     "seed_rows",
 ]
@@ -208,7 +211,7 @@ class Measurement:
 
     @property
     def pictures(self) -> Path:
-        """Where short prompts' pictures are kept, (S, H, W, 3)."""
+        """Where pictures are kept, (S, H, W, 3): the first text's, and of short prompts, whose drift counts, all."""
         return self.file.with_suffix(".npz")
 
     def run(self) -> Iterator[int]:
@@ -216,7 +219,7 @@ class Measurement:
         pairs = describe_scenes(self.contest.num_scenes, seed=self.contest.seed, kind=self.kind)
         texts = [str(caption) for _, caption in pairs]
         key = self._key(texts)
-        if _read(self.file).get("key") == key:
+        if _read(self.file).get("key") == key and (self.contest.reader or self.pictures.is_file()):
             return
         found: dict[int, Mapping[str, str]] = {}
         pixels: dict[int, np.ndarray] = {}
@@ -228,7 +231,7 @@ class Measurement:
         facts = score(pairs, [found[number] for number in range(len(texts))], kind=self.kind)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         if pixels:
-            np.savez_compressed(self.pictures, pixels=np.stack([pixels[number] for number in range(len(texts))]))
+            np.savez_compressed(self.pictures, pixels=np.stack([pixels[number] for number in sorted(pixels)]))
         _write(self.file, {"key": key, "facts": [asdict(fact) for fact in facts]})
 
     def result(self) -> tuple[dict[str, Any], list[Fact]]:
@@ -282,8 +285,8 @@ class Measurement:
             return
         settings = read_generation(contest.model)
         for number, picture in draw_pictures(pipe, texts, settings, seed=contest.seed, batch_size=BATCH_SIZE):
-            kept = np.asarray(picture.convert("RGB")) if self.kind == "short" else None
-            yield number, read_picture(picture), kept
+            kept = self.kind == "short" or number == 0
+            yield number, read_picture(picture), np.asarray(picture.convert("RGB")) if kept else None
 
 
 Job = Training | ReaderTraining | Measurement
@@ -311,6 +314,20 @@ def contest_rows(measurements: Sequence[Measurement]) -> tuple[list[Row], dict[s
         rows += _drift_rows([each for each in measurements if each.encoder == encoder], stock)
     rows += recall_rows(CHANCE, next(iter(facts.values())), chance=True)
     return rows, facts, next(iter(judges))
+
+
+def contest_examples(measurements: Sequence[Measurement]) -> list[Example]:
+    """The first text of each kind, and its picture and facts by every encoder, of fine-tuned ones by the first seed."""
+    examples: dict[Kind, Example] = {}
+    for each in measurements:
+        if each.seed == 0:
+            if each.kind not in examples:
+                scene, caption = describe_scenes(2, seed=each.contest.seed, kind=each.kind)[0]
+                examples[each.kind] = Example(each.kind, scene, caption)
+            facts = [fact for fact in each.result()[1] if fact.scene == 0]
+            picture = Image.fromarray(np.load(each.pictures)["pixels"][0])
+            examples[each.kind].drawn[each.encoder] = (picture, facts)
+    return list(examples.values())
 
 
 def seed_rows(measurements: Sequence[Measurement]) -> list[Row]:

@@ -32,16 +32,20 @@ def test_a_contest_in_processes_side_by_side_goes_on_where_it_stopped(model, tmp
     assert f"UNet sha256 {unet}, the same for all encoders." in shown
     assert out.with_suffix(".md").read_text() in shown
     assert out.with_suffix(".png").is_file()
+    assert (out.parent / "contest-examples.png").is_file()
 
 
 def test_the_plain_measure_takes_kinds_and_the_untrained_encoders(model, tmp_path, capsys):
     out = tmp_path / "detail.json"
+    examples = tmp_path / "looked_at.png"
     told = ["evaluate", "detail", "--model", str(model), "--num-scenes", "2", "--json", str(out)]
+    told += ["--examples", str(examples)]
     assert main([*told, "--encoders", "truncated", "windows_context", "long", "--kinds", "long"]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert list(dict.fromkeys(row["encoder"] for row in rows)) == ["truncated", "windows_context", "long", "chance"]
     assert {"0-77", "77-150", "150-248"} <= {row["column"] for row in rows}
     assert not {row["column"] for row in rows if row["column"].startswith(("chapter", "short"))}
+    assert examples.is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,18 @@ from safetensors.torch import load_file, save_file
 from longclip_diffusers import LongClipError
 from longclip_diffusers.checkpoints.files import sha256_of
 from longclip_diffusers.evaluation import reader as reader_module
+from longclip_diffusers.evaluation.detail import describe_scenes
+from longclip_diffusers.storybook.checker import read_picture
 from longclip_diffusers.training import contest as contest_module
-from longclip_diffusers.training.contest import ARMS, CONTESTANTS, Contest, Measurement, contest_rows, seed_rows
+from longclip_diffusers.training.contest import (
+    ARMS,
+    CONTESTANTS,
+    Contest,
+    Measurement,
+    contest_examples,
+    contest_rows,
+    seed_rows,
+)
 from longclip_diffusers.training.recipe import read_recipe
 
 TINY = {"steps": 2, "batch_size": 4, "anchor_batch": 2, "components": 2, "num_validation": 4}
@@ -122,6 +132,18 @@ def test_short_prompts_drift_only_where_the_encoder_is_another(measured):
     assert drift["kps"] == pytest.approx(np.abs(own.astype(float) - stock.astype(float)).mean())
     without = [each for each in measured if each.encoder != "truncated"]
     assert "short_drift" not in {row.column for row in contest_rows(without)[0]}
+
+
+def test_examples_are_the_first_text_of_each_kind_with_its_picture_and_facts(trained, measured):
+    examples = contest_examples(measured)
+    assert [each.kind for each in examples] == ["long", "short"]
+    for example in examples:
+        scene, caption = describe_scenes(2, seed=trained.seed, kind=example.kind)[0]
+        assert (example.scene, example.caption) == (scene, caption)
+        assert list(example.drawn) == ["truncated", "windows_sentence", "kps", "ours"]
+        for picture, facts in example.drawn.values():
+            found = read_picture(picture)
+            assert facts and all(fact.shown == (found[fact.slot] == scene[fact.slot]) for fact in facts)
 
 
 def test_a_measurement_is_done_again_where_scenes_or_weights_changed(trained, tmp_path):
