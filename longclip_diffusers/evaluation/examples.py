@@ -56,14 +56,14 @@ def plot_examples(path: Path, examples: Sequence[Example]) -> None:
         tiles = part.subplots(-(-(1 + len(example.drawn)) // COLUMNS), COLUMNS, squeeze=False).flat
         for axes in tiles:
             axes.set_axis_off()
-        _show(tiles[0], "what it tells", render(example.scene))
+        _show(tiles[0], "the scene", render(example.scene))
         for axes, (encoder, (picture, facts)) in zip(tiles[1:], example.drawn.items(), strict=False):
             _show(axes, f"{encoder}: {sum(fact.shown for fact in facts)} of {len(facts)}", picture)
             for fact in facts:
                 if not fact.shown:
                     _outline(axes, fact)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
