@@ -24,10 +24,14 @@ def test_a_miss_is_outlined_in_its_own_picture_and_counted_in_its_label(tmp_path
         with Image.open(tmp_path / "sheet.png") as image:
             return np.asarray(image.convert("RGB"))
 
+    def red(pixels):
+        """Redder than any paint of the storybook."""
+        return (pixels[..., 0] > 235) & (pixels[..., 1:] < 60).all(axis=-1)
+
     whole = sheet(facts)
-    assert not (whole == (255, 0, 0)).all(axis=-1).any()
+    assert not red(whole).any()
     for index in (0, len(facts) - 1):
         missed = sheet([*facts[:index], replace(facts[index], shown=False), *facts[index + 1 :]])
         columns, width = np.nonzero((missed != whole).any(axis=(0, 2)))[0], whole.shape[1] / 5
         assert 2 * width < columns.min() and columns.max() < 3 * width  # the third tile: scene, one, two
-        assert (missed == (255, 0, 0)).all(axis=-1).any()
+        assert red(missed).any()
