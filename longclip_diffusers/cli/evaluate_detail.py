@@ -113,7 +113,7 @@ def _detail(
             drawn = dict(tqdm(pictures, total=num_scenes, desc=f"{encoder} {kind}", unit="picture"))
             found = [read_picture(drawn[number]) for number in range(num_scenes)]
             told = score(pairs, found, kind=kind)  # type: ignore[arg-type]
-            shown[kind].drawn[encoder] = (drawn[0], [fact for fact in told if fact.scene == 0])
+            shown[kind].add(encoder, drawn[0], told)
             facts[encoder] += told
         rows += recall_rows(encoder, facts[encoder])
     rows += recall_rows(CHANCE, facts[encoders[0]], chance=True)

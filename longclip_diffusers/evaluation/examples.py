@@ -37,6 +37,15 @@ class Example:
         """Its kind and length."""
         return f"{NAMES[self.kind]} of {num_tokens(str(self.caption))} tokens"
 
+    @property
+    def num_lines(self) -> int:
+        """Of tiles, the scene's and the encoders'."""
+        return -(-(1 + len(self.drawn)) // COLUMNS)
+
+    def add(self, encoder: str, picture: Image.Image, facts: Sequence[Fact]) -> None:
+        """What an encoder made of the text; `facts` may be those of all scenes, of which this is the first."""
+        self.drawn[encoder] = (picture, [fact for fact in facts if fact.scene == 0])
+
 
 def plot_examples(path: Path, examples: Sequence[Example]) -> None:
     """A PNG of every example's scene and pictures, each labelled with how many of the facts it shows.
@@ -48,12 +57,12 @@ def plot_examples(path: Path, examples: Sequence[Example]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    heights = [TILE * 0.25 + (TILE + LABELS) * -(-(1 + len(each.drawn)) // COLUMNS) for each in examples]
+    heights = [TILE * 0.25 + (TILE + LABELS) * each.num_lines for each in examples]
     figure = plt.figure(figsize=(COLUMNS * TILE, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(examples), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, example in zip(parts, examples, strict=True):
         part.suptitle(example.title, fontsize=10)
-        tiles = part.subplots(-(-(1 + len(example.drawn)) // COLUMNS), COLUMNS, squeeze=False).flat
+        tiles = part.subplots(example.num_lines, COLUMNS, squeeze=False).flat
         for axes in tiles:
             axes.set_axis_off()
         _show(tiles[0], "the scene", render(example.scene))

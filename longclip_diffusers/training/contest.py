@@ -324,9 +324,8 @@ def contest_examples(measurements: Sequence[Measurement]) -> list[Example]:
             if each.kind not in examples:
                 scene, caption = describe_scenes(2, seed=each.contest.seed, kind=each.kind)[0]
                 examples[each.kind] = Example(each.kind, scene, caption)
-            facts = [fact for fact in each.result()[1] if fact.scene == 0]
             picture = Image.fromarray(np.load(each.pictures)["pixels"][0])
-            examples[each.kind].drawn[each.encoder] = (picture, facts)
+            examples[each.kind].add(each.encoder, picture, each.result()[1])
     return list(examples.values())
 
 
