@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["detail"]
 
 PLAIN = ("truncated", "windows_sentence", "long")
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where a command's results go."""
+
+    json: Path
+    plot: Path
+    examples: Path
 
 
 def detail(
@@ -62,6 +71,8 @@ def detail(
     """
     if reader and not contest:
         raise UsageError("--reader goes with --contest.")
+    if reader and examples:
+        raise UsageError("--examples is of pictures, which --reader draws none of.")
     if seeds < 1 or jobs < 1:
         raise UsageError(f"--seeds {seeds} --jobs {jobs}: expected 1 or more.")
     quiet_libraries()
@@ -72,15 +83,15 @@ def detail(
     name = "contest-reader" if reader else "contest" if contest else "detail"
     json = json or Path("outputs") / f"{name}.json"
     plot = plot or json.with_suffix(".png")
-    examples = examples or plot.with_name(f"{plot.stem}-examples.png")
+    outputs = _Outputs(json, plot, examples or plot.with_name(f"{plot.stem}-examples.png"))
     folder = (model or bundled()).resolve()
     if not contest:
-        _detail(folder, encoders or PLAIN, kinds, num_scenes, seed, device, json, plot, examples)
+        _detail(folder, encoders or PLAIN, kinds, num_scenes, seed, device, outputs)
         return
     from ..training.contest import CONTESTANTS, Contest
 
     held = Contest(folder, work, num_scenes, seed, reader, device)
-    _contest(held, encoders or CONTESTANTS, kinds, seeds, jobs, json, plot, examples)
+    _contest(held, encoders or CONTESTANTS, kinds, seeds, jobs, outputs)
 
 
 def _detail(
@@ -90,9 +101,7 @@ def _detail(
     num_scenes: int,
     seed: int,
     device: str,
-    json: Path,
-    plot: Path,
-    examples: Path,
+    outputs: _Outputs,
 ) -> None:
     from ..evaluation.detail import CHANCE, Fact, describe_scenes, detail_tables, recall_rows, score
     from ..evaluation.encoders import draw_pictures, load_encoder
@@ -118,12 +127,12 @@ def _detail(
         rows += recall_rows(encoder, facts[encoder])
     rows += recall_rows(CHANCE, facts[encoders[0]], chance=True)
     hashes = hash_model(model)
-    write_json(json, rows, hashes, num_scenes=num_scenes, seed=seed)
-    plot_recall(plot, facts)
-    plot_examples(examples, list(shown.values()))
+    write_json(outputs.json, rows, hashes, num_scenes=num_scenes, seed=seed)
+    plot_recall(outputs.plot, facts)
+    plot_examples(outputs.examples, list(shown.values()))
     print(detail_tables(rows))
     print(f"\nUNet sha256 {hashes['unet/diffusion_pytorch_model.safetensors']}")
-    print(f"Rows in {json}, plot in {plot}, examples in {examples}.")
+    print(f"Rows in {outputs.json}, plot in {outputs.plot}, examples in {outputs.examples}.")
 
 
 def _contest(
@@ -132,9 +141,7 @@ def _contest(
     kinds: Sequence[str],
     seeds: int,
     jobs: int,
-    json: Path,
-    plot: Path,
-    examples: Path,
+    outputs: _Outputs,
 ) -> None:
     from ..checkpoints.files import sha256_of
     from ..evaluation.detail import detail_tables, summary_table
@@ -152,15 +159,16 @@ def _contest(
     exports = {f"{each.name}/last/model.safetensors": each.export for each in trainings if isinstance(each, Training)}
     hashes = hash_model(contest.model) | {name: sha256_of(file) for name, file in exports.items()}
     settings = {"num_scenes": contest.num_scenes, "seed": contest.seed, "seeds": seeds, "arms": ARMS}
-    write_json(json, rows, hashes, **settings, by_seed=[asdict(row) for row in seed_rows(measurements)])
-    json.with_suffix(".md").write_text(table + "\n")
-    plot_recall(plot, facts)
+    write_json(outputs.json, rows, hashes, **settings, by_seed=[asdict(row) for row in seed_rows(measurements)])
+    markdown = outputs.json.with_suffix(".md")
+    markdown.write_text(table + "\n")
+    plot_recall(outputs.plot, facts)
     print(table)
     print(f"\n{'Reader' if contest.reader else 'UNet'} sha256 {judge}, the same for all encoders.")
-    print(f"Rows in {json}, table in {json.with_suffix('.md')}, plot in {plot}.")
+    print(f"Rows in {outputs.json}, table in {markdown}, plot in {outputs.plot}.")
     if not contest.reader:
-        plot_examples(examples, contest_examples(measurements))
-        print(f"Examples in {examples}.")
+        plot_examples(outputs.examples, contest_examples(measurements))
+        print(f"Examples in {outputs.examples}.")
 
 
 def _run_all(

@@ -30,7 +30,7 @@ def zeroshot(
     Args:
         model: a CLIP with both towers: file, folder, hub id or training output. The bundled one if not given.
         data: folder:DIR with one sub-folder of pictures a class, or storybook: for each thing in unseen scenes, which
-            of its six colours does it have?
+            of its words (a colour, a kind, a count, on or off) fits it?
         base: another CLIP whose rows stand beside, usually the one that the model was trained from.
         num_samples: pictures, drawn evenly; all of a folder, and 200 scenes of the storybook, if not given.
         classes: a JSON object of names by sub-folder, {"n01440764": ["tench", "Tinca tinca"]}; the sub-folders' own

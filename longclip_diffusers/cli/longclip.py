@@ -17,7 +17,7 @@ VERBS = {
     "convert": "write a CLIP or Long-CLIP checkpoint in another layout",
     "inspect": "print what a checkpoint is: layout, sizes, position rows, SHA-256",
     "train": "fine-tune a CLIP, or lengthen a text encoder from plain text",
-    "evaluate": "measure what pictures show of what their texts describe",
+    "evaluate": "detail recall of pictures; retrieval, zero-shot, what each part of the training is worth",
     "bench": "a training step, a step of drawing and the reading of long prompts, beside other ways to do them",
     "storybook": "the bundled miniature model: its picture world and its training",
     "comfy-install": "put the ComfyUI nodes of this installation into a ComfyUI",

@@ -28,7 +28,8 @@ class Options:
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
     preset: Annotated[str, arg(metavar="default|official|storybook")] = "default"
-    """Values to start from: ours, what the released Long-CLIP code does, or both objectives for the miniature."""
+    """Values to start from: the anchor, then both losses; what the released Long-CLIP code does; or the first at the
+    miniature's sizes and rates."""
 
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file of recipe fields, taken over the preset's; options given here win over both."""

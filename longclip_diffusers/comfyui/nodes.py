@@ -38,9 +38,8 @@ class LongClipStretch:
     DESCRIPTION = (
         "Stretches the position table of any CLIP from 77 to 248 tokens or more (knowledge-preserved stretching, as "
         "Long-CLIP does it): prompts of up to 18 tokens are read exactly as before, longer ones as one text and not "
-        "in pieces. The new positions are not trained: for SD 1.x a trained Long-CLIP (Load Long-CLIP) follows long "
-        "texts better; nobody has published one for the G of SDXL or the H of SD 2.x. For SDXL stretch all encoders. "
-        "Use it before or after LoRA loaders."
+        "in pieces. The new positions are not trained; there is a trained Long-CLIP for SD 1.x (Load Long-CLIP), and "
+        "none for the G of SDXL or the H of SD 2.x. For SDXL stretch all encoders. Use it before or after LoRA loaders."
     )
     SEARCH_ALIASES: ClassVar = ["long clip", "77 tokens", "248 tokens", "token limit"]
     CATEGORY = CATEGORY

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..conditioning import encode_plans, num_rows
@@ -89,11 +90,10 @@ def bench_encode(
     book.read_empty()  # the first call of anything is slow
     counts, results = {}, {}
     timed: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            with _counted(encoder) as counts[name]:
-                results[name], seconds = measured(way, encoder.device)
-            timed[name].append(seconds)
+    for name, way in tqdm([*ways.items()] * repeats, desc="timing", unit="book"):
+        with _counted(encoder) as counts[name]:
+            results[name], seconds = measured(way, encoder.device)
+        timed[name].append(seconds)
     first = next(iter(ways))
     return [
         EncodeRow(

@@ -18,7 +18,8 @@ __all__ = ["Example", "plot_examples"]
 
 COLUMNS = 5
 TILE = 1.75  # inches
-LABELS = 0.28  # inches above every picture
+LABELS = 0.18  # inches above every picture
+TITLE = 0.3  # inches above every text's pictures
 OUTLINE = 3  # pixels of the picture between a thing's cores and what is drawn around it
 NAMES: dict[Kind, str] = {"long": "A long caption", "chapter": "A chapter", "short": "A short prompt"}
 
@@ -52,13 +53,10 @@ def plot_examples(path: Path, examples: Sequence[Example]) -> None:
 
     A line runs around what is wrong: solid where the text tells it directly, dotted where it tells it by reference.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    heights = [TILE * 0.25 + (TILE + LABELS) * each.num_lines for each in examples]
-    figure = plt.figure(figsize=(COLUMNS * TILE, sum(heights)), layout="constrained")
+    heights = [TITLE + (TILE + LABELS) * each.num_lines for each in examples]
+    figure = Figure(figsize=(COLUMNS * TILE, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(examples), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, example in zip(parts, examples, strict=True):
         part.suptitle(example.title, fontsize=10)
@@ -73,7 +71,6 @@ def plot_examples(path: Path, examples: Sequence[Example]) -> None:
                     _outline(axes, fact)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def _show(axes: Any, label: str, picture: Image.Image) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoints.files import sha256_of
 from ..checkpoints.sources import find_source
-from ..positions import CLIP_LENGTH
+from ..positions import CLIP_LENGTH, LONG_LENGTH
 
 if TYPE_CHECKING:  # detail imports Row from here
     from .detail import Fact
@@ -150,24 +150,20 @@ def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"]) -> None:
     Details told directly, in long captions by the position of the sentence that tells them, in chapters by quarter; and
     what is told by reference, by the distance to what it refers to.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     panels = [panel for panel in _PANELS if any(panel.counts(fact) for every in facts.values() for fact in every)]
     rows, columns = (2, 2) if len(panels) > 2 else (1, max(1, len(panels)))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2 + 5.5 * columns, 4.2 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(5.5 * columns, 0.8 + 4.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
     for spare in grid.flat[len(panels) :]:
         spare.set_visible(False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         for number, (encoder, every) in enumerate(facts.items()):
             here = [fact for fact in every if panel.counts(fact)]
-            # Every second line is dashed: where one lies on another, both are seen.
+            # Every second line is dashed, the last one too: where it lies on another, both are seen.
             style = {"marker": "osv^D"[number % 5], "markersize": 4, "color": f"C{number}", "label": encoder}
-            style["linestyle"] = ("-", "--")[number % 2]
+            style["linestyle"] = ("-", "--")[(len(facts) - number) % 2]
             axes.plot(*_curve([panel.place(fact) for fact in here], [fact.shown for fact in here]), **style)
         first = [fact.by_chance for fact in next(iter(facts.values())) if panel.counts(fact)]
         axes.axhline(np.mean(first), color="grey", linestyle="--", linewidth=1, label="chance")
@@ -176,12 +172,14 @@ def plot_recall(path: Path, facts: Mapping[str, "Sequence[Fact]"]) -> None:
             axes.axvline(
                 CLIP_LENGTH, color="grey", linestyle=":", label="77 tokens: stock Stable Diffusion stops reading"
             )
-        elif not panel.by_reference:
+        elif panel.by_reference:
+            axes.axvline(LONG_LENGTH, color="grey", linestyle="-.", label="248 tokens: no window holds both")
+        else:
             axes.set_xticks(range(1, 5))
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    named = {name: line for axes in grid.flat for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), 4), fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _curve(places: Sequence[float], shown: Sequence[bool]) -> tuple[list[float], list[float]]:

@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
 
 from ..errors import LongClipError
 from ..kv_cache import prompt_cache
@@ -96,10 +97,9 @@ def bench_generate(
         unet = random_unet(model, device, getattr(torch, dtype))
         steps = {tokens: unet_step(unet, tokens, size, batch_size) for tokens, _ in ways}
         steps[CLIP_LENGTH]()  # the first call of anything is slow
-        for _ in range(repeats):
-            for tokens, cache in ways:
-                seconds, peaks[tokens, cache] = _measured(steps[tokens], _caching(unet, cache=cache), unet.device)
-                timed[tokens, cache].append(seconds)
+        for tokens, cache in tqdm(ways * repeats, desc="timing", unit="step"):
+            seconds, peaks[tokens, cache] = _measured(steps[tokens], _caching(unet, cache=cache), unet.device)
+            timed[tokens, cache].append(seconds)
     reference = CLIP_LENGTH, False
     return [
         SpeedRow(

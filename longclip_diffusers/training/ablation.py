@@ -175,14 +175,12 @@ def ablation_rows(results: Sequence[tuple[Task, Mapping[str, float]]]) -> list[R
 
 def plot_ablation(path: Path, rows: Sequence[Row]) -> None:
     """A panel for every column, an arm a line with its interval, as a PNG; CPU minutes are left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     columns = [column for column in dict.fromkeys(row.column for row in rows) if column != "CPU minutes"]
     arms = list(dict.fromkeys(row.encoder for row in rows))
-    figure, panels = plt.subplots(2, -(-len(columns) // 2), figsize=(15, 9), sharey=True, layout="constrained")
+    figure = Figure(figsize=(15, 9), layout="constrained")
+    panels = figure.subplots(2, -(-len(columns) // 2), sharey=True)
     for panel in panels.flat[len(columns) :]:
         panel.set_visible(False)
     for panel, column in zip(panels.flat, columns, strict=False):
@@ -198,7 +196,6 @@ def plot_ablation(path: Path, rows: Sequence[Row]) -> None:
     panels.flat[0].invert_yaxis()  # shared: the first arm on top everywhere
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _slug(name: str) -> str:

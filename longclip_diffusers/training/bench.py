@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPModel
 
 from ..errors import LongClipError
@@ -94,13 +95,12 @@ def bench_train(
     _accumulate(clip, _part(padded, 0, 2), recipe, 1)  # the first call of anything is slow
     seconds = {name: float("inf") for name in steps}
     gradients = {}
-    for _ in range(repeats):
-        for name, step in steps.items():
-            clip.zero_grad()
-            began = time.perf_counter()
-            step()
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
-            gradients[name] = _gradient(clip)
+    for name, step in tqdm([*steps.items()] * repeats, desc="timing", unit="step"):
+        clip.zero_grad()
+        began = time.perf_counter()
+        step()
+        seconds[name] = min(seconds[name], time.perf_counter() - began)
+        gradients[name] = _gradient(clip)
     plain = gradients["plain"]
     return [
         BenchRow(

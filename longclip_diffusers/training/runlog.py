@@ -77,15 +77,13 @@ def plot_curves(folder: str | Path, *, smoothing: int = 25) -> Path:
     Raises:
         LongClipError: there is no log.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     lines = read_log(folder)
     steps = [line for line in lines if "event" not in line]
     events = [line for line in lines if "event" in line]
-    figure, (losses, rates, scores) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    losses, rates, scores = figure.subplots(3, 1, sharex=True)
     for name in ("loss", "loss_long", "loss_short", "loss_anchor"):
         told = [(line["step"], line[name]) for line in steps if line.get(name) is not None]
         if told:
@@ -104,7 +102,6 @@ def plot_curves(folder: str | Path, *, smoothing: int = 25) -> Path:
             axes.legend(fontsize=7, ncols=2)
     out = Path(folder) / "curves.png"
     figure.savefig(out, dpi=120)
-    plt.close(figure)
     return out
 
 
