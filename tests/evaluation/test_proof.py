@@ -18,10 +18,10 @@ WAYS = {
     "compel": "compel",
     "sd_embed": "sd_embed_repaired",
     "lpw": "lpw_repaired",
-    "ours: sentence windows": "windows_sentence",
-    "ours: context windows": "windows_context",
-    "ours: long encoder": "long",
-    "ours: long encoder, context windows": "long_context",
+    "this package: sentence windows": "windows_sentence",
+    "context windows": "windows_context",
+    "long encoder": "long",
+    "long encoder, context windows": "long_context",
 }
 TIMES = {"seconds": "{:.1f}", "time / compel's": "{:.2f}"}
 RECALL = {
