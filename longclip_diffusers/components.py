@@ -113,7 +113,7 @@ def long_encoders(
 def stretched(old: TextEncoder, *, keep: int, factor: int) -> TextEncoder:
     """`old` stretched; ModelError if it is offloaded."""
     _refuse_offloaded(old)
-    return stretch_text_encoder(old, keep=keep, factor=factor)
+    return _placed_like(old, stretch_text_encoder(old, keep=keep, factor=factor))
 
 
 def _with_projection_of(old: TextEncoder, checkpoint: Checkpoint) -> Checkpoint:
@@ -147,12 +147,29 @@ def _fitted(checkpoint: Checkpoint, old: TextEncoder, tokenizer: CLIPTokenizer) 
             f"The tokenizer has {len(tokenizer)} tokens, {source} knows {new.config.vocab_size}. Was a textual "
             "inversion loaded? Call load_longclip before it."
         )
-    return new.to(old.device)  # type: ignore[arg-type]
+    return _placed_like(old, new)
 
 
 def _refuse_offloaded(old: TextEncoder) -> None:
-    if hasattr(old, "_hf_hook"):
+    if hasattr(old, "_hf_hook") and not _is_mapped(old):
         raise ModelError("The text encoder is offloaded. Call load_longclip before enable_model_cpu_offload.")
+
+
+def _is_mapped(encoder: TextEncoder) -> bool:
+    # Whether `from_pretrained(device_map=...)` put it on a device, where a hook brings its inputs; not offloaded.
+    from accelerate.hooks import AlignDevicesHook
+
+    hook = getattr(encoder, "_hf_hook", None)
+    return isinstance(hook, AlignDevicesHook) and not hook.offload
+
+
+def _placed_like(old: TextEncoder, new: TextEncoder) -> TextEncoder:
+    new.to(old.device)  # type: ignore[arg-type]
+    if _is_mapped(old):
+        from accelerate import dispatch_model
+
+        dispatch_model(new, {"": old.device}, force_hooks=True)
+    return new
 
 
 def _width_of(checkpoint: Checkpoint) -> int:

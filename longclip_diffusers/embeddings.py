@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, ModelError
 from .mixin import LongMixin, LongPromptMixin, LongPromptXLMixin
-from .pictures import whole_file
+from .pictures import metadata_text, whole_file
 
 __all__ = ["Embeddings", "check_embeddings", "encode_embeddings", "read_embeddings", "save_embeddings"]
 
@@ -70,7 +70,7 @@ def save_embeddings(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping
     Raises:
         LongClipError: the file cannot be written.
     """
-    content = save(dict(tensors), {key: str(value) for key, value in metadata.items()})
+    content = save(dict(tensors), {key: metadata_text(value) for key, value in metadata.items()})
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
 

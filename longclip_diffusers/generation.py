@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,10 @@ class Painter:
 
     The same seed gives the same noise on every device. size: (width, height), None is the one the model was trained
     with. twin: a `truncating_twin`, whose picture is put beside.
+
+    Raises:
+        ModelError: the model draws from a picture too (inpainting, SDXL's refiner, ControlNet).
+        PromptError: a size that it cannot give.
     """
 
     pipe: LongMixin
@@ -180,6 +185,12 @@ class Painter:
     twin: DiffusionPipeline | None = None
 
     def __post_init__(self) -> None:
+        kind = type(self.pipe)
+        if "image" in signature(kind.__call__).parameters:
+            raise ModelError(
+                f"This model is for {stock_class(kind).__name__}, which draws from a picture too, not from text alone. "
+                f"Give another model, or use {kind.__name__} in Python."
+            )
         check_size(self.pipe, self.size)
 
     def __call__(self, prompt: str, *, seed: int, negative: str = "") -> Image.Image:

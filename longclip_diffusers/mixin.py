@@ -21,6 +21,7 @@ from .conditioning import num_rows
 from .errors import ModelError, PromptError
 from .kv_cache import PromptCacheMixin
 from .loading import LongLoadingMixin
+from .positions import CLIP_LENGTH
 from .syntax import parse_prompt
 from .towers import Tower, common_window, encode_together
 from .windows import WindowPlan
@@ -73,6 +74,11 @@ class LongMixin(LongLoadingMixin):
             for side in (positive, negative)
         ]
         rows = num_rows([plan for side in plans for each in side for plan in each], window=window)
+        if rows > CLIP_LENGTH and getattr(self, "free_noise_enabled", False):
+            raise ModelError(
+                f"FreeNoise reads prompts and negatives in two calls, which must have as many rows: a text of {rows} "
+                f"does not go with it. Take texts of {CLIP_LENGTH} tokens at most, or disable_free_noise()."
+            )
         skips = clip_skip, None  # diffusers skips no layer for the negative
         with self._lora_scaled(towers, lora_scale), _blaming(given):
             encoded = [
@@ -137,7 +143,7 @@ class LongPromptMixin(PromptCacheMixin, LongMixin):
         Raises:
             PromptError: a text needs more rows than the embeddings given beside it have, or a batch does not match.
             TypeError: `negative_prompt` is not of the type of `prompt`.
-            ModelError: the text encoder is missing, or does not go with the tokenizer.
+            ModelError: the text encoder is missing, or does not go with the tokenizer; a text too long for FreeNoise.
         """
         positive = _texts(prompt) if prompt_embeds is None else []
         negative: list[str] = []

@@ -1,5 +1,6 @@
 """Pictures on disk and side by side: PNG files with their settings inside, and labelled comparisons."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from .errors import LongClipError
 
-__all__ = ["free_path", "numbered", "save_picture", "side_by_side", "whole_file", "writable_folder"]
+__all__ = [
+    "metadata_text",
+    "numbered",
+    "reserved_path",
+    "save_picture",
+    "side_by_side",
+    "whole_file",
+    "writable_folder",
+]
 
 MARGIN = 6  # pixels around every picture and label of a comparison
 LABEL_SHARE = 24  # a label's letters are this part of the picture's height, and at least
@@ -25,9 +34,14 @@ def save_picture(picture: Image.Image, path: Path, metadata: Mapping[str, object
     """
     info = PngInfo()
     for key, value in metadata.items():
-        info.add_itxt(key, str(value))
+        info.add_itxt(key, metadata_text(value))
     with whole_file(path) as unfinished:
         picture.save(unfinished, format="PNG", pnginfo=info)
+
+
+def metadata_text(value: object) -> str:
+    """What a file says of a setting; half a surrogate pair, which JSON may hold, becomes a question mark."""
+    return str(value).encode("utf-8", errors="replace").decode("utf-8")
 
 
 @contextmanager
@@ -42,8 +56,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def writable_folder(folder: Path) -> Path:
@@ -69,14 +84,34 @@ def numbered(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
 
 
-def free_path(folder: Path, count: int = 1, *, stem: str = "longgen") -> Path:
-    """The first of `STEM.png`, `STEM-2.png`, `STEM-3.png` ... whose `numbered` files do not exist yet."""
-    number = 1
-    while True:
-        path = folder / f"{stem if number == 1 else f'{stem}-{number}'}.png"
-        if not any(each.exists() for each in numbered(path, count)):
-            return path
-        number += 1
+@contextmanager
+def reserved_path(folder: Path, count: int = 1, *, stem: str = "longgen") -> Iterator[Path]:
+    """The first of `STEM.png`, `STEM-2.png`, `STEM-3.png` ... whose `numbered` files do not exist yet.
+
+    They are made, empty, so that nobody else takes them meanwhile; those still empty at the end are taken away.
+    """
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    path = next(path for name in names if _make(numbered(path := folder / f"{name}.png", count)))
+    try:
+        yield path
+    finally:
+        for each in numbered(path, count):
+            if each.is_file() and not each.stat().st_size:
+                each.unlink()
+
+
+def _make(paths: Sequence[Path]) -> bool:
+    """Make all of the files, or none where there is one of them."""
+    made: list[Path] = []
+    for path in paths:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            for each in made:
+                each.unlink()
+            return False
+        made.append(path)
+    return True
 
 
 def side_by_side(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:

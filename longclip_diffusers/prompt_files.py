@@ -11,6 +11,7 @@ from .errors import PromptError
 __all__ = ["MAX_SEED", "BadLine", "Request", "decode_prompt", "read_batch", "read_prompt"]
 
 MAX_SEED = 2**63 - 1  # torch takes twice that; the half leaves room to count on from it, a picture a seed
+LONGEST_NAME = 200  # bytes; file systems take 255, with a number, a suffix and what marks an unfinished file
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Request:
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise PromptError(f"seed {self.seed} is out of range: expected 0 to {MAX_SEED}.")
         if not _is_file_stem(self.name):
-            raise PromptError(f"name {self.name!r} is not a plain file name: leave out folders, leading dots and .png.")
+            raise PromptError(
+                f"name {self.name!r:.60} is not a plain file name: leave out folders, leading dots and .png, and take "
+                f"{LONGEST_NAME} bytes at most."
+            )
 
 
 @dataclass(frozen=True)
@@ -115,4 +119,5 @@ def _parse_json(line: str) -> dict[str, Any]:
 
 
 def _is_file_stem(name: str) -> bool:
-    return bool(name) and name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
+    plain = name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
+    return plain and 0 < len(name.encode()) <= LONGEST_NAME

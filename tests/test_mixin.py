@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from longclip_diffusers import LongClipError, StableDiffusionLongPipeline, encode_long_prompt
 from longclip_diffusers.errors import ModelError, PromptError
 from longclip_diffusers.sidecar import PromptOptions
-from longclip_diffusers.text_encoder import inner_text_model
+from longclip_diffusers.text_encoder import inner_text_model, save_text_encoder
 
 
 def long_pipeline(length=248, **components):
@@ -276,6 +276,19 @@ def test_encoder_whose_weights_accelerate_keeps_elsewhere():
     assert torch.equal(ours[1], expected[1])
     with pytest.raises(ModelError, match="before enable_model_cpu_offload"):
         pipe.load_longclip("stretch")
+
+
+@pytest.mark.parametrize("source", ["stretch", "file"])
+def test_encoder_that_a_device_map_placed_is_replaced_by_one_that_is_placed_so(tmp_path, source):
+    from accelerate import dispatch_model
+
+    pipe, plain = long_pipeline(toys.STOCK_LENGTH), long_pipeline(toys.STOCK_LENGTH)
+    save_text_encoder(toys.text_encoder(toys.LONG_LENGTH, seed=1), tmp_path)
+    dispatch_model(pipe.text_encoder, {"": "cpu"}, force_hooks=True)
+    for each in (pipe, plain):
+        each.load_longclip("stretch" if source == "stretch" else tmp_path)
+    assert hasattr(pipe.text_encoder, "_hf_hook")
+    assert torch.equal(encode(pipe, CHAPTER)[0], encode(plain, CHAPTER)[0])
 
 
 def test_encoder_under_a_cpu_offload_hook():

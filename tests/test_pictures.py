@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from longclip_diffusers.errors import LongClipError
-from longclip_diffusers.pictures import free_path, numbered, save_picture, side_by_side, writable_folder
+from longclip_diffusers.pictures import numbered, reserved_path, save_picture, side_by_side, writable_folder
 
 
 def noise(width, height, seed=0):
@@ -46,14 +46,20 @@ def test_folder_is_made_and_one_that_cannot_be_is_refused(tmp_path):
         writable_folder(tmp_path / "file" / "below")
 
 
-def test_free_path_is_the_first_that_overwrites_nothing(tmp_path):
-    assert free_path(tmp_path).name == "longgen.png"
-    (tmp_path / "longgen.png").touch()
-    assert free_path(tmp_path).name == "longgen-2.png"
-    assert free_path(tmp_path, 3).name == "longgen.png"  # longgen-1.png to longgen-3.png are free
-    (tmp_path / "longgen-2.png").touch()
-    assert free_path(tmp_path).name == "longgen-3.png"
-    assert free_path(tmp_path, 3).name == "longgen-2.png"
+def test_reserved_path_is_the_first_that_overwrites_nothing_and_nobody_elses(tmp_path):
+    with reserved_path(tmp_path) as first, reserved_path(tmp_path) as second:
+        assert (first.name, second.name) == ("longgen.png", "longgen-2.png")
+        with reserved_path(tmp_path, 3) as several:
+            assert several.name == "longgen-2.png"  # of longgen-1.png to longgen-3.png the second is taken
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["longgen-2.png", "longgen.png"]
+        save_picture(noise(8, 8), second, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["longgen-2.png"]  # what stayed empty is gone
+
+
+def test_metadata_takes_half_a_surrogate_pair(tmp_path):
+    save_picture(noise(8, 8), tmp_path / "a.png", {"prompt": "a boat \ud83d"})
+    with Image.open(tmp_path / "a.png") as back:
+        assert back.text == {"prompt": "a boat ?"}
 
 
 def test_several_pictures_are_numbered(tmp_path):

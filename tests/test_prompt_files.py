@@ -77,6 +77,7 @@ def test_lines_of_json_are_strings_or_objects(tmp_path):
         ('{"prompt": "a", "name": ".hidden"}', "not a plain file name"),
         ('{"prompt": "a", "name": ""}', "not a plain file name"),
         ('{"prompt": "a", "name": "a\\u0000"}', "not a plain file name"),
+        (json.dumps({"prompt": "a", "name": "海" * 67}), "200 bytes at most"),
     ],
 )
 def test_bad_line_is_told_and_the_next_one_read(tmp_path, line, reason):

@@ -21,6 +21,8 @@ from .load import model_of, text_encoder_of
 
 __all__ = ["Layout", "convert_checkpoint"]
 
+OURS = ("text_encoder", "tokenizer")  # the folders that a folder which is written may hold
+
 Layout = Literal["hf", "openai", "safetensors", "diffusers"]
 
 
@@ -42,7 +44,7 @@ def convert_checkpoint(
     The tokenizer is CLIP's own at the table's length, and is left out where the vocabulary is another.
 
     Args:
-        overwrite: replace an `out` that exists: a file, or a folder that holds a model.
+        overwrite: replace an `out` that exists: a file, or a folder that holds an encoder and nothing else.
         **reading: `stretch`, `hidden_act` and the hub options of `load_text_encoder`.
 
     Raises:
@@ -85,6 +87,14 @@ def _check_target(out: Path, overwrite: bool) -> None:
         )
     if out.is_dir() and not any((out / name).exists() for name in ("config.json", "text_encoder")):
         raise CheckpointError(f"{out} is a folder that holds no model, so it is not replaced. Give another name.")
+    others = (
+        sorted(each.name for each in out.iterdir() if each.is_dir() and each.name not in OURS) if out.is_dir() else []
+    )
+    if others:
+        raise CheckpointError(
+            f"{out} holds {', '.join(others)} beside an encoder, so it is not replaced. Give the name of a new folder, "
+            "and that to longclip=."
+        )
 
 
 @contextmanager
@@ -104,6 +114,8 @@ def _draft_of(out: Path) -> Iterator[Path]:
         _remove(draft)
         if out.exists():
             _remove(aside)
+        elif aside.exists():
+            aside.replace(out)
 
 
 def _remove(path: Path) -> None:

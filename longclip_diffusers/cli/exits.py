@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from ..errors import LongClipError, PromptSyntaxError
 
@@ -26,6 +27,8 @@ def exit_code(program: str, work: Callable[[], int | None], *, debug: bool = Fal
     # Threads that wait in a loop make a small model some eighty times slower as soon as another process is at work.
     # OpenMP reads this when torch is imported, which is still to come.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, TextIOWrapper):  # a file on Windows may not take every letter of a path or a prompt
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _short_warnings(program):
             return work() or 0

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,13 +103,18 @@ def _print_windows(options: Options, requests: list["Request"]) -> None:
 
 def _work_all(options: Options, requests: Sequence[Any], num_bad: int, team: Team) -> tuple[int, int]:
     """Write this process's share of what is not there yet; returns how many files, and `num_bad` with what failed."""
-    jobs = _jobs(options, requests, team)
-    num_written = 0
-    if not jobs:
-        return num_written, num_bad
+    with ExitStack() as reserved:
+        jobs = _jobs(options, requests, team, reserved)
+        if not jobs:
+            return 0, num_bad
+        return _work(options, jobs, num_bad, team)
+
+
+def _work(options: Options, jobs: Sequence[tuple[Any, list[Path]]], num_bad: int, team: Team) -> tuple[int, int]:
     write = _writer(options, team)
     from ..repeats import repeats_remembered
 
+    num_written = 0
     with repeats_remembered():
         for request, paths in map(jobs.__getitem__, team.share(len(jobs))):
             try:
@@ -123,13 +129,14 @@ def _work_all(options: Options, requests: Sequence[Any], num_bad: int, team: Tea
     return num_written, num_bad
 
 
-def _jobs(options: Options, requests: Sequence[Any], team: Team) -> list[tuple[Any, list[Path]]]:
+def _jobs(options: Options, requests: Sequence[Any], team: Team, reserved: ExitStack) -> list[tuple[Any, list[Path]]]:
     """The requests that lack a file, each with its missing files (all of them outside a batch)."""
-    from ..pictures import free_path, numbered, writable_folder
+    from ..pictures import numbered, reserved_path, writable_folder
 
     folder, count = writable_folder(options.folder), options.num_images
     if not options.is_batch:
-        return [(requests[0], numbered(options.file_out or free_path(folder, count), count))]
+        path = options.file_out or reserved.enter_context(reserved_path(folder, count))
+        return [(requests[0], numbered(path, count))]
     jobs = [(request, numbered(folder / f"{request.name}{options.suffix}", count)) for request in requests]
     # The first process looks for all: by the time a slower one does, others have drawn.
     unfinished = team.agreed(lambda: [at for at, (_, paths) in enumerate(jobs) if not all(map(Path.exists, paths))])

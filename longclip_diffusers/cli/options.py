@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ..prompt_files import MAX_SEED
 from .exits import UsageError
 
 __all__ = ["DESCRIPTION", "Options"]
@@ -134,6 +135,8 @@ class Options:
                 f"{problem}: give a text, --file FILE, --batch FILE, - for standard input, or --embeddings-from FILE, "
                 "one of them."
             )
+        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
+            raise UsageError(f"--seed {self.seed} is out of range: expected 0 to {MAX_SEED}.")
         if self.num_images < 1:
             raise UsageError(f"--num-images {self.num_images}: expected 1 or more.")
         if self.window not in (None, "auto") and not re.fullmatch(r"\d+", self.window):

@@ -1,12 +1,13 @@
 """Picture features of a frozen vision tower: computed once before the run, kept in its folder, looked up ever after."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +21,8 @@ from .distributed import rank
 __all__ = ["FrozenFeatures"]
 
 BATCH = 64
+# Kept features are those of today's pictures and weights where these many of them are, to this relative error.
+NUM_CHECKED, TOLERANCE = 32, 1e-2
 
 
 class FrozenFeatures:
@@ -39,31 +42,24 @@ class FrozenFeatures:
     ) -> "FrozenFeatures":
         """Features of all samples that this process meets in these steps; read from `folder` where they lie there.
 
+        They are computed anew where the data or the tower changed meanwhile: some of what is kept is looked at again.
+
         Raises:
             LongClipError: none of the pictures can be read.
         """
         path = folder / f"image_features-{rank()}-of-{order.num_processes}.safetensors"
-        if path.is_file():
-            stored = load_file(path)
-            return cls(stored["indices"], stored["features"])
         wanted = _wanted(order, steps)
-        indices, features = [], []
-        bar = tqdm(total=len(wanted), desc="picture features", unit="picture", disable=rank() > 0)
-        for found, pixels in _pixel_batches(data, wanted, processor):
-            with torch.no_grad():
-                pooled = clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output
-                features.append(clip.visual_projection(pooled).float().cpu())
-            indices += found
-            bar.update(len(found))
-        bar.close()
-        if not indices:
+        if path.is_file() and (stored := _kept(path, wanted, clip, processor, data)):
+            return cls(stored["indices"], stored["features"])
+        indices, features = _features(clip, processor, data, wanted, shown=rank() == 0)
+        if not len(indices):
             raise LongClipError(f"{data.name}: none of {len(wanted)} pictures can be read.")
-        stored = {"indices": torch.tensor(indices), "features": torch.cat(features)}
+        stored = {"wanted": torch.tensor(wanted), "indices": indices, "features": features}
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         save_file(stored, unfinished)
         unfinished.replace(path)
-        return cls(stored["indices"], stored["features"])
+        return cls(indices, features)
 
     def __getitem__(self, indices: list[int]) -> Tensor:
         """Features of these samples (n, P)."""
@@ -78,6 +74,42 @@ def _wanted(order: BatchOrder, steps: range) -> list[int]:
     if steps[-1] >= order.steps_per_epoch:  # later epochs shuffle every sample into every process
         return list(range(order.num_samples))
     return sorted({index for step in steps for index in order.indices(step)})
+
+
+def _kept(
+    path: Path, wanted: Sequence[int], clip: CLIPModel, processor: Any, data: TextImageData
+) -> dict[str, Tensor] | None:
+    """What the file holds, if it is of the samples wanted and still true of some of them, evenly spread."""
+    try:
+        stored = load_file(path)
+    except SafetensorError:
+        return None
+    if "wanted" not in stored or stored["wanted"].tolist() != wanted:
+        return None
+    chosen = stored["indices"][:: max(1, len(stored["indices"]) // NUM_CHECKED)].tolist()
+    indices, features = _features(clip, processor, data, chosen)
+    if indices.tolist() != chosen:  # a picture is gone
+        return None
+    row = {index: number for number, index in enumerate(stored["indices"].tolist())}
+    before = stored["features"][[row[index] for index in chosen]]
+    same = ((features - before).norm(dim=-1) <= TOLERANCE * before.norm(dim=-1)).all()
+    return stored if same else None
+
+
+def _features(
+    clip: CLIPModel, processor: Any, data: TextImageData, wanted: Sequence[int], *, shown: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Indices (n,) of the readable pictures among those wanted, and their features (n, P)."""
+    indices: list[int] = []
+    features = [torch.empty(0, clip.visual_projection.out_features)]
+    with tqdm(total=len(wanted), desc="picture features", unit="picture", disable=not shown) as bar:
+        for found, pixels in _pixel_batches(data, wanted, processor):
+            with torch.no_grad():
+                pooled = clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output
+                features.append(clip.visual_projection(pooled).float().cpu())
+            indices += found
+            bar.update(len(found))
+    return torch.tensor(indices, dtype=torch.int64), torch.cat(features)
 
 
 class _WithFeatures(TextImageData):
@@ -101,7 +133,7 @@ class _WithFeatures(TextImageData):
 
 
 class _Pictures(Dataset):
-    def __init__(self, data: TextImageData, wanted: list[int], processor: Any):
+    def __init__(self, data: TextImageData, wanted: Sequence[int], processor: Any):
         self.data, self.wanted, self.processor = data, wanted, processor
 
     def __len__(self) -> int:
@@ -115,7 +147,7 @@ class _Pictures(Dataset):
             return index, None
 
 
-def _pixel_batches(data: TextImageData, wanted: list[int], processor: Any) -> Iterator[tuple[list[int], Tensor]]:
+def _pixel_batches(data: TextImageData, wanted: Sequence[int], processor: Any) -> Iterator[tuple[list[int], Tensor]]:
     """Indices and pixels of the readable pictures, a batch at a time."""
     workers = 2 if data.workers_help else 0
     loader: Any = DataLoader(_Pictures(data, wanted, processor), batch_size=BATCH, num_workers=workers, collate_fn=list)

@@ -135,6 +135,27 @@ def test_a_folder_is_overwritten_only_if_it_holds_a_model(official: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["longclip-B.pt", "model"]
 
 
+def test_a_whole_model_is_not_overwritten_by_its_encoder(official: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    for part in ("unet", "vae", "text_encoder"):
+        (model / part).mkdir(parents=True)
+        (model / part / "weights").write_text("mine")
+    with pytest.raises(CheckpointError, match="model holds unet, vae beside an encoder, so it is not replaced"):
+        convert_checkpoint(official, model, to="diffusers", overwrite=True)
+    assert (model / "unet" / "weights").read_text() == "mine"
+    out = convert_checkpoint(official, tmp_path / "long", to="diffusers")
+    convert_checkpoint(official, out, to="diffusers", overwrite=True)
+
+
+def test_the_old_comes_back_where_the_new_cannot_be_moved(tmp_path: Path) -> None:
+    out = tmp_path / "out.pt"
+    out.write_text("old")
+    with pytest.raises(CheckpointError, match="cannot be written"), _draft_of(out):
+        pass  # nothing is there to be moved
+    assert [path.name for path in tmp_path.iterdir()] == ["out.pt"]
+    assert out.read_text() == "old"
+
+
 def test_a_source_can_be_converted_onto_itself(tmp_path: Path) -> None:
     state = makers.longclip_state()
     save_file(state, tmp_path / "a.safetensors")

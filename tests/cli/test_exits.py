@@ -1,5 +1,6 @@
 """How a command ends: codes, one line for an error or a warning, nothing for what is the libraries' business."""
 
+import io
 import warnings
 
 import pytest
@@ -32,6 +33,13 @@ def raising(error):
 def test_codes_and_lines(work, code, line, capsys):
     assert exit_code("prog", work) == code
     assert capsys.readouterr().err == line
+
+
+def test_a_stream_of_few_letters_takes_every_path(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    assert exit_code("prog", lambda: print("海.png")) == 0
+    assert stream.buffer.getvalue().decode().strip() == r"\u6d77.png"
 
 
 def test_our_warnings_are_a_line_and_others_nothing(tmp_path, capsys):

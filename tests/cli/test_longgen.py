@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+import toys
+from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from folders import GUIDANCE, STEPS, miniature, stock_model
 from PIL import Image
 
@@ -252,7 +253,24 @@ def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
     assert "prompts.txt, 1: no room. Skipped." in err
 
 
+def test_half_a_surrogate_pair_does_not_stop_a_batch(run, tmp_path):
+    path = write_batch(tmp_path, json.dumps("a boat \ud83d"), json.dumps(SHORT))
+    assert run("--batch", path)[:2] == (0, "prompts/1.png\nprompts/2.png\n")
+    assert metadata("prompts/1.png")["prompt"] == "a boat ?"
+    embeddings = run("--batch", path, "--embeddings", "read")
+    assert embeddings[:2] == (0, "read/1.safetensors\nread/2.safetensors\n")
+
+
 # ---- mistakes
+
+
+def test_a_model_that_needs_a_picture_is_refused(run, tmp_path):
+    parts = toys.stable_diffusion_components(length=toys.STOCK_LENGTH)
+    StableDiffusionInpaintPipeline(**parts).save_pretrained(tmp_path / "inpainting")
+    code, out, err = run("a", "--model", tmp_path / "inpainting", "--longclip", "none")
+    assert (code, out) == (1, "")
+    assert "This model is for StableDiffusionInpaintPipeline, which draws from a picture too" in err
+    assert not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +293,8 @@ def test_batch_goes_on_behind_a_line_that_fails(run, tmp_path, monkeypatch):
         (["a", "--guidance", "-1"], 1, "guidance=-1.0"),
         (["a", "--steps", "-3"], 1, "steps=-3: expected a whole number, 1 or more"),
         (["a", "--steps", "0", "--model", "./nowhere"], 1, "steps=0"),  # before a model is loaded
-        (["a", "--seed", "-1"], 1, "seed -1 is out of range"),
+        (["a", "--seed", "-1"], 2, "--seed -1 is out of range"),
+        (["--batch", "lines.txt", "--seed", "99999999999999999999"], 2, "--seed 99999999999999999999 is out of range"),
         (["a", "--num-images", "0"], 2, "--num-images 0"),
         (["a", "--window", "2"], 1, "window=2"),
         (["a", "--window", "many"], 2, "--window many"),

@@ -171,6 +171,10 @@ BESIDE: dict[str, dict[str, Cell]] = {
             note="refused, each with its reason: they count the rows of one window, join prompts of unequal lengths "
             "or have no CLIP",
         ),
+        "AnimateDiff's FreeNoise with more than 77 tokens": cell(
+            f"{TWINS}::test_free_noise_takes_short_texts_and_refuses_longer_ones",
+            note="refused: it reads prompts and negatives in two calls, which must end with as many rows",
+        ),
         "`custom_pipeline=`": cell(
             "pipelines/test_auto.py::test_custom_pipeline_is_the_installed_class",
             "pipelines/test_auto.py::test_custom_pipeline_wants_trust_and_stays_at_77_until_told",

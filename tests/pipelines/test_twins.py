@@ -18,7 +18,7 @@ from diffusers import (
     StableDiffusionInstructPix2PixPipeline,
     UNet3DConditionModel,
 )
-from drawing import CHAPTER, KINDS, SENTENCE, draw, gradient, half_mask
+from drawing import CHAPTER, KINDS, SENTENCE, animatediff, draw, frames, gradient, half_mask
 
 from longclip_diffusers import AutoLongPipeline
 from longclip_diffusers.errors import LongClipError
@@ -249,3 +249,14 @@ def test_instruct_pix2pix_takes_the_embeddings_of_a_long_pipeline():
         pictures[prompt] = draw(stock, None, **given)
     assert np.array_equal(pictures["a cat"], draw(stock, "a cat", image=gradient()))
     assert np.abs(pictures[CHAPTER + "red"] - pictures[CHAPTER + "blue"]).max() > 1e-3
+
+
+def test_free_noise_takes_short_texts_and_refuses_longer_ones():
+    pipe = AutoLongPipeline.from_pipe(animatediff())
+    pipe.enable_free_noise(context_length=2, context_stride=2)
+    assert frames(pipe, "a cat", negative_prompt="dark").shape == (1, 2, 64, 64, 3)
+    for prompts in ({"prompt": CHAPTER}, {"prompt": "a cat", "negative_prompt": CHAPTER}):
+        with pytest.raises(LongClipError, match=r"FreeNoise reads .* or disable_free_noise\(\)"):
+            frames(pipe, **prompts)
+    pipe.disable_free_noise()
+    frames(pipe, CHAPTER)

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import bases
+import numpy as np
 import pytest
 import torch
 import toys
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from longclip_diffusers import LongClipError, load_text_encoder
@@ -121,6 +123,35 @@ def test_a_frozen_vision_tower_gives_the_same_losses_from_kept_features(recipe, 
     assert all(torch.equal(old[name], new[name]) for name in vision)
     features = load_file(f"{recipe.output}/image_features-0-of-1.safetensors")
     assert features["features"].shape == (4 * 8, 24)
+
+
+def test_kept_features_are_computed_anew_where_the_data_changed(recipe, tmp_path):
+    rows = []
+    for number in range(40):
+        picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        picture.save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "caption": f"a picture of {number}"})
+    data = tmp_path / "data.jsonl"
+
+    def features(rows):
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run = Run.open(replace(recipe, data=str(data), freeze_vision=True), torch.device("cpu"))
+        claim_folder(run.folder, run.recipe)
+        run.keep_features()
+        return {index: run.features[[index]] for index in run.features._row}
+
+    before = features(rows)
+    (file,) = Path(recipe.output).glob("image_features*")
+    written = file.stat().st_mtime_ns
+    assert features(rows).keys() == before.keys()
+    assert file.stat().st_mtime_ns == written  # read
+    after = features([rows[1], rows[0], *rows[3:], rows[2]])
+    assert after.keys() == before.keys()
+    assert file.stat().st_mtime_ns != written
+    assert not all(torch.equal(after[index], before[index]) for index in before)
+    file.write_bytes(b"cut off")
+    again = features([rows[1], rows[0], *rows[3:], rows[2]])
+    assert all(torch.equal(again[index], after[index]) for index in after)
 
 
 @pytest.mark.parametrize(("share", "num_steps"), [(0.25, 3), (1.0, 0)])

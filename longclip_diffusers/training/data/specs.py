@@ -1,5 +1,6 @@
 """SPEC, the word after `--data`: its kinds, and what a bare path is taken for."""
 
+import re
 from pathlib import Path
 
 from ...errors import LongClipError
@@ -51,17 +52,25 @@ def open_data(spec: str, *, seed: int = 0) -> TextImageData:
     if not rest or kind == "storybook":
         raise LongClipError(f"{spec!r} names no data. Expected {KINDS[kind]}.")
     if kind == "sharegpt4v":
-        file, _, root = rest.partition(":")
+        file, root = _parted(rest)
         if not root:
             raise LongClipError(f"{spec!r} lacks the pictures' folder. Expected {KINDS[kind]}.")
         return open_sharegpt4v(Path(file), Path(root), spec)
     if kind == "hf":
-        name, _, split = rest.partition(":")
+        name, split = _parted(rest)
         return open_hub(name, split or None, spec)
     if kind == "wds":
         return open_tars(rest, spec)
     openers = {"folder": open_folder, "jsonl": open_jsonl, "csv": open_csv, "txt": open_txt}
     return openers[kind](Path(rest), spec)
+
+
+def _parted(rest: str) -> tuple[str, str]:
+    """What stands before and behind the first colon that is not a drive's (C:\\)."""
+    drive = re.match(r"[A-Za-z]:[\\/]", rest)
+    head = drive.group() if drive else ""
+    first, _, second = rest[len(head) :].partition(":")
+    return head + first, second
 
 
 def _recognised(spec: str) -> str:

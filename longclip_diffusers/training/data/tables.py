@@ -119,7 +119,10 @@ def _rows(cells: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
     for where, row in cells:
         columns = columns or find_columns(row, where)
         names = (columns.caption, columns.short_caption, columns.image)
-        caption, short_caption, image = (as_text(row.get(name), where) if name else "" for name in names)
+        try:
+            caption, short_caption, image = (as_text(row.get(name), where) if name else "" for name in names)
+        except BadSample:  # as a row without a caption, which is a bad sample when its turn comes
+            caption, short_caption, image = "", "", ""
         yield caption, short_caption, image
 
 

@@ -1,5 +1,6 @@
 """Data that is webdataset tars: each is indexed once, and members are read where they lie; nothing is unpacked."""
 
+import contextlib
 import glob
 import json
 import re
@@ -93,7 +94,10 @@ def open_tars(pattern: str, name: str) -> TarData:
     if num_others:
         warnings.warn(f"{pattern}: {num_others} groups of files lack a picture or a caption: left out.", stacklevel=2)
     data = TarData(name, tars, np.array(places, dtype=np.int64))
-    data.texts(0)  # where the first has no caption, its message tells the fields there are: now, not in step one
+    for index in range(len(data)):
+        with contextlib.suppress(BadSample):
+            data.texts(index)  # where it has no caption, its message tells the fields there are: now, not in step one
+            break
     return data
 
 
@@ -108,7 +112,7 @@ def expand(pattern: str) -> list[Path]:
         if Path(path).is_file():
             found.append(Path(path))
             continue
-        stars = f"{path}/*.tar" if Path(path).is_dir() else path
+        stars = f"{glob.escape(path)}/*.tar" if Path(path).is_dir() else path
         matches = sorted(glob.glob(stars))  # noqa: PTH207  # Path.glob takes no absolute pattern
         if not matches:
             raise LongClipError(f"{stars}: there is no such file. Expected webdataset tars on this machine.")

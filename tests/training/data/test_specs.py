@@ -7,6 +7,7 @@ import pickle
 import sys
 import tarfile
 import warnings
+from pathlib import Path
 
 import datasets
 import pytest
@@ -171,6 +172,13 @@ def test_sharegpt4v(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(sharegpt4v_rows()), encoding="utf-8")
     assert contents(f"sharegpt4v:{path}:{tmp_path / 'root'}") == FIRST_SENTENCES
+
+
+def test_the_colon_of_a_drive_parts_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # on Windows the same two are absolute paths
+    pictures(tmp_path / r"D:\root" / "pictures")
+    Path(r"C:\a.json").write_text(json.dumps(sharegpt4v_rows()), encoding="utf-8")
+    assert contents(r"sharegpt4v:C:\a.json:D:\root") == FIRST_SENTENCES
 
 
 def tars(folder):
@@ -340,6 +348,7 @@ def test_a_bad_row_is_a_bad_sample_and_the_others_are_read(tmp_path):
     (tmp_path / "pictures" / "2.png").unlink()
     extra = [{"caption": " \n"}, {"caption": None, "image": "a"}, {"caption": "No picture."}]
     extra += [{"caption": "Half a pair: \ud83d.", "image": "pictures/0.png"}]
+    extra += [{"caption": 7, "image": "pictures/0.png"}, {"caption": "A number for a picture.", "image": 12}]
     data = open_data(str(write_jsonl(tmp_path / "a.jsonl", [*records(), *extra])))
     assert data[0].caption == ROWS[0][0]
     assert data[6].caption == "Half a pair: ?."
@@ -350,7 +359,7 @@ def test_a_bad_row_is_a_bad_sample_and_the_others_are_read(tmp_path):
         r"a\.jsonl, sample 5: the caption is empty",
         r"a\.jsonl, sample 6: it names no picture",
     ]
-    for index, reason in enumerate(reasons, 1):
+    for index, reason in [*enumerate(reasons, 1), (7, "sample 8: the caption is empty"), (8, "sample 9: the caption")]:
         with pytest.raises(BadSample, match=reason):
             data[index]
 
@@ -367,15 +376,17 @@ def test_a_bad_caption_file_is_a_bad_sample(tmp_path):
 
 
 def test_a_bad_member_of_a_tar_is_a_bad_sample(tmp_path):
-    members = [("a.png", png(1)), ("a.txt", b"good")]
+    members = [("0.png", png(1)), ("0.json", b"{"), ("a.png", png(1)), ("a.txt", b"good")]
     bad = {"b": b"{", "c": b'["caption"]', "d": b'{"width": 2}', "e": b'{"caption": 5}', "f": b'{"caption": ""}'}
     for key, content in bad.items():
         members += [(f"{key}.png", png(1)), (f"{key}.json", content)]
     members += [("g.png", b"broken"), ("g.txt", b"good")]
-    data = open_data(str(write_tar(tmp_path / "a.tar", members)))
-    assert data[0].caption == "good"
+    (tmp_path / "[2026]").mkdir()
+    write_tar(tmp_path / "[2026]" / "a.tar", members)
+    data = open_data(f"wds:{tmp_path / '[2026]'}")
+    assert data[1].caption == "good"
     reasons = ["cannot be read"] * 4 + ["caption is empty", "not a usable picture"]
-    for index, reason in enumerate(reasons, 1):
+    for index, reason in [(0, "cannot be read"), *enumerate(reasons, 2)]:
         with pytest.raises(BadSample, match=rf"a\.tar, picture at byte \d+: .*{reason}"):
             data[index]
 
