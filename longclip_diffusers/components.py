@@ -159,8 +159,8 @@ def _is_mapped(encoder: TextEncoder) -> bool:
     # Whether `from_pretrained(device_map=...)` put it on a device, where a hook brings its inputs; not offloaded.
     from accelerate.hooks import AlignDevicesHook
 
-    hook = getattr(encoder, "_hf_hook", None)
-    return isinstance(hook, AlignDevicesHook) and not hook.offload
+    here = not any(parameter.is_meta for parameter in encoder.parameters())
+    return here and isinstance(getattr(encoder, "_hf_hook", None), AlignDevicesHook)
 
 
 def _placed_like(old: TextEncoder, new: TextEncoder) -> TextEncoder:

@@ -17,11 +17,23 @@ from .text_encoder import TextEncoder, inner_text_model, num_positions
 from .weighting import blended, weighted
 from .windows import Window, WindowPlan
 
-__all__ = ["Conditioning", "check_vocabulary", "encode_long_prompt", "encode_plans", "num_rows", "resolve_window"]
+__all__ = [
+    "Conditioning",
+    "TooFewRowsError",
+    "check_vocabulary",
+    "encode_long_prompt",
+    "encode_plans",
+    "num_rows",
+    "resolve_window",
+]
 
 AUTO = "auto"
 # Windows in one forward pass: enough to keep two cores or a GPU busy, few enough that a book fits beside the UNet.
 WINDOWS_PER_FORWARD = 16
+
+
+class TooFewRowsError(PromptError):
+    """A text that does not fit the rows it is to fill."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +222,7 @@ def _places(text: int, plan: WindowPlan, width: int, length: int, rows: int) -> 
             behind = width if index == len(windows) - 1 else len(window.ids) - 1
             end = min(at + behind - first, stop)
             if len(window.ids) > width or at + min(behind, len(window.ids)) - first > end:
-                raise PromptError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
+                raise TooFewRowsError(f"rows is {rows}, too few for a text of {plan.num_tokens} tokens; see num_rows.")
             places.append(_Place(window, text, first, at, end))
             at = end
     return places

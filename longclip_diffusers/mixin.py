@@ -17,7 +17,7 @@ from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
 from .components import FIRST, NO_LIMIT, SECOND, limited
-from .conditioning import num_rows
+from .conditioning import TooFewRowsError, num_rows
 from .errors import ModelError, PromptError
 from .kv_cache import PromptCacheMixin
 from .loading import LongLoadingMixin
@@ -317,7 +317,7 @@ def _blaming(given: Tensor | None) -> Iterator[None]:
     # Too few rows are the caller's where the caller gave embeddings that set them.
     try:
         yield
-    except PromptError as error:
+    except TooFewRowsError as error:
         if given is None:
             raise
         message = f"Embeddings of {given.shape[1]} rows were given beside a text, which must end with as many. {error}"

@@ -261,6 +261,15 @@ def test_no_frightening_message_about_long_text(caplog):
     assert caplog.text == ""
 
 
+def test_only_rows_are_blamed_on_given_embeddings():
+    pipe = long_pipeline()
+    given = torch.zeros(1, 77, toys.WIDTH)
+    with pytest.raises(PromptError, match="Embeddings of 77 rows were given beside a text"):
+        encode(pipe, None, prompt_embeds=given, negative_prompt=CHAPTER)
+    with pytest.raises(PromptError, match=r"^clip_skip is 99"):
+        encode(pipe, "a cat", negative_prompt_embeds=given, clip_skip=99)
+
+
 # ---- offload
 
 

@@ -141,6 +141,10 @@ class Run:
         state = prepare_state(subject.module, schedule, groups=groups, fused=self.device.type == "cuda")
         checkpoints = Checkpoints(self.folder / "checkpoints")
         checkpoints.restore(state)
+        if any_process(average([state.step])[0] != state.step):
+            raise RecipeError(
+                f"{self.folder} holds other checkpoints on other machines. Give an --output that all of them see."
+            )
         log = RunLog(self.folder, after_step=state.step) if rank() == 0 else None
         stream = self.batches(state.step + 1)
         for step in optimise_state(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from longclip_diffusers import LongClipError, load_text_encoder
 from longclip_diffusers.positions import linear_positions, stretch_positions
 from longclip_diffusers.text_encoder import num_positions
+from longclip_diffusers.training import finetune
 from longclip_diffusers.training.estimate import estimate
 from longclip_diffusers.training.finetune import Evaluation, Run, claim_folder, fine_tune
 from longclip_diffusers.training.recipe import Recipe
@@ -123,6 +124,13 @@ def test_a_frozen_vision_tower_gives_the_same_losses_from_kept_features(recipe, 
     assert all(torch.equal(old[name], new[name]) for name in vision)
     features = load_file(f"{recipe.output}/image_features-0-of-1.safetensors")
     assert features["features"].shape == (4 * 8, 24)
+
+
+def test_processes_that_resume_at_different_steps_are_refused(recipe, monkeypatch):
+    run(replace(recipe, steps=1))
+    monkeypatch.setattr(finetune, "average", lambda values: [value / 2 for value in values])  # the other one has none
+    with pytest.raises(LongClipError, match="holds other checkpoints on other machines"):
+        run(replace(recipe, steps=1))
 
 
 def test_kept_features_are_computed_anew_where_the_data_changed(recipe, tmp_path):
