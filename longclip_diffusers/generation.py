@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import LongClipError, ModelError, PromptError
 from .kv_cache import PromptCacheMixin
-from .loading import stock_class
+from .loading import stock_class, with_dtype
 from .mixin import LongMixin
 from .pictures import side_by_side
 from .pipelines import AutoLongPipeline
@@ -145,7 +145,7 @@ def truncating_twin(pipe: LongMixin, model: str | Path, placement: Placement | N
     stock = stock_class(type(pipe))
     with _model_errors(model):
         load = stock.from_single_file if Path(model).is_file() else stock.from_pretrained
-        twin = load(str(model), dtype=pipe.dtype, **shared)
+        twin = load(str(model), **with_dtype({"dtype": pipe.dtype}), **shared)
     encoders = [encoder for name in pipe.clip_encoders if (encoder := getattr(twin, name)) is not None]
     if (rows := max(map(num_positions, encoders))) > CLIP_LENGTH:
         raise ModelError(

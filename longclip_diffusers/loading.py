@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from packaging.version import Version
 
 from .components import (
     FIRST,
@@ -27,7 +29,7 @@ from .positions import CLIP_LENGTH, KEPT_ROWS, STRETCH_FACTOR, is_interpolated
 from .sidecar import AUTO, SIDECAR, Generation, PromptOptions, format_sidecar, read_generation, read_sidecar
 from .text_encoder import TextEncoder, keep_text_model_prefix, num_positions, position_table
 
-__all__ = ["LongLoadingMixin", "stock_class"]
+__all__ = ["LongLoadingMixin", "stock_class", "with_dtype"]
 
 # A mixin to Python, so that it goes before any stock pipeline, whose attributes it uses.
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ else:
 Long = TypeVar("Long", bound="LongLoadingMixin")
 
 _HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
+# diffusers 0.39 knows `torch_dtype` alone, and drops `dtype` without a word.
+_KNOWS_DTYPE = Version(diffusers.__version__) >= Version("0.40.0.dev0")
+
+
+def with_dtype(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a loader, `dtype` under the name that the installed diffusers reads."""
+    if _KNOWS_DTYPE or "dtype" not in arguments:
+        return arguments
+    return {("torch_dtype" if name == "dtype" else name): value for name, value in arguments.items()}
 
 
 class LongLoadingMixin(_Pipeline):
@@ -73,7 +84,7 @@ class LongLoadingMixin(_Pipeline):
         Raises:
             LongClipError: no Long-CLIP fits, `longclip` has 77 rows or another width, or an option is unknown.
         """
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **with_dtype(kwargs))
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         model_hub = {**hub, "revision": kwargs.get("revision")}
         _, saved = read_sidecar(pretrained_model_name_or_path, **model_hub)
@@ -99,8 +110,21 @@ class LongLoadingMixin(_Pipeline):
         g_mode: str | None = None,
         **kwargs: Any,
     ) -> Long:
-        """The same of a single checkpoint file, which has no sidecar. See `from_pretrained`."""
-        pipe = super().from_single_file(str(pretrained_model_link_or_path), **kwargs)
+        """The same of a single checkpoint file, which has no sidecar. See `from_pretrained`.
+
+        Raises:
+            ModelError: besides, the file holds a long text encoder, and no `config=` says so.
+        """
+        try:
+            pipe = super().from_single_file(str(pretrained_model_link_or_path), **with_dtype(kwargs))
+        except ValueError as error:
+            if "position_embedding" not in str(error):
+                raise
+            raise ModelError(
+                f"{pretrained_model_link_or_path} holds a text encoder that is long already, which diffusers builds by "
+                "the stock model's config. Give config= a folder of the model whose text_encoder/config.json has as "
+                "many max_position_embeddings, or a file with the stock encoder, and the long one as longclip=."
+            ) from error
         pipe._choose(window=window, context=context, syntax=syntax, g_mode=g_mode)
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         given = longclip == AUTO and "text_encoder" in kwargs
@@ -169,38 +193,46 @@ class LongLoadingMixin(_Pipeline):
             LongClipError: no Long-CLIP fits, `source` has 77 rows or another width, or something was put on the old
                 encoder (LoRA, textual inversion, CPU offload) that would be lost.
         """
-        self._choose(g_mode=g_mode)
+        options = self._chosen(g_mode=g_mode)
         old = {name: encoder for name in self.clip_encoders if (encoder := getattr(self, name)) is not None}
         if not old:
             if source not in (None, AUTO):
                 raise ModelError(f"longclip={str(source)!r}: this pipeline was built without a text encoder.")
+            self.prompt_options = options
             return
         tokenizers = {name: getattr(self, _tokenizer_of(name)) for name in old}
         as_it_is = source is None
         if source == AUTO:
             source, hub = automatic_source(old.get(FIRST), self.name_or_path, **hub)
-        stretches = STRETCH in (source, self.prompt_options.g_mode)
+        stretches = STRETCH in (source, options.g_mode)
         if not stretches and (keep, factor) != (KEPT_ROWS, STRETCH_FACTOR):
             raise ModelError(f'keep={keep}, factor={factor}: they are for longclip="stretch", not for {source!r}.')
         new = {} if source is None else long_encoders(source, old, tokenizers, keep=keep, factor=factor, **hub)
         encoders = {**old, **new}
-        if self.prompt_options.g_mode == STRETCH and _second_is_short(encoders, as_it_is=as_it_is):
+        if options.g_mode == STRETCH and _second_is_short(encoders, as_it_is=as_it_is):
             encoders[SECOND] = stretched(encoders[SECOND], keep=keep, factor=factor)
         _flag_untrained(encoders, keep=keep, factor=factor)
         # One limit for all: stock reads with the same components, and cannot join encoders that pad to unequal lengths.
         limit = min(num_positions(encoder) for encoder in encoders.values())
+        modules: dict[str, Any] = {}
         for name, encoder in encoders.items():
             tokenizer = tokenizers[name] if encoder is not old[name] else matching(tokenizers[name], encoder)
-            self.register_modules(**{name: encoder, _tokenizer_of(name): limited(tokenizer, limit)})
+            modules |= {name: encoder, _tokenizer_of(name): limited(tokenizer, limit)}
+        self.register_modules(**modules)  # all or, after an error above, none
+        self.prompt_options = options
 
     def _choose(self, **choices: Any) -> None:
         """Set those prompt options that are not None."""
+        self.prompt_options = self._chosen(**choices)
+
+    def _chosen(self, **choices: Any) -> PromptOptions:
+        """The prompt options with those that are not None."""
         chosen = {name: value for name, value in choices.items() if value is not None}
         if "g_mode" in chosen and SECOND not in self.clip_encoders:
             raise ModelError(
                 f"g_mode={chosen['g_mode']!r} is about SDXL's second text encoder, which {type(self).__name__} lacks."
             )
-        self.prompt_options = replace(self.prompt_options, **chosen)
+        return replace(self.prompt_options, **chosen)
 
     # ---- saving
 

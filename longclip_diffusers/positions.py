@@ -124,7 +124,7 @@ def _steps(start: int, rows: int, factor: int) -> tuple[Tensor, Tensor]:
 def _read(table: Tensor, lower: Tensor, share: Tensor) -> Tensor:
     """The table (N, D) read `share` (M,) of the way from row `lower` (M,) to the next, straight on past the end."""
     first = lower.clamp(max=len(table) - 2)
-    work = table.to(torch.promote_types(table.dtype, torch.float32))
+    work = table.to(torch.float64 if table.dtype == torch.float64 else torch.float32)
     share = (share + (lower - first))[:, None].to(work)
     first = first.to(work.device)
     return ((1 - share) * work[first] + share * work[first + 1]).to(table.dtype)

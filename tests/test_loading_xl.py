@@ -14,7 +14,7 @@ from longclip_diffusers import (
     StableDiffusionXLLongPipeline,
     stretch_text_encoder,
 )
-from longclip_diffusers.errors import CheckpointError, ModelError
+from longclip_diffusers.errors import CheckpointError, LongClipError, ModelError
 from longclip_diffusers.sidecar import SIDECAR, PromptOptions, format_sidecar
 from longclip_diffusers.text_encoder import num_positions, position_table, save_text_encoder
 
@@ -162,6 +162,14 @@ def test_none_leaves_both_as_they_are(base):
     pipe = load(base, longclip=None, g_mode="stretch")
     assert lengths(pipe) == (77, 77)
     assert pipe.prompt_options.g_mode == "stretch"
+
+
+def test_load_longclip_that_fails_changes_nothing(tmp_path):
+    pipe = StableDiffusionXLLongPipeline(**toys_xl.components(length=248))
+    before = pipe.prompt_options, pipe.text_encoder, pipe.text_encoder_2, pipe.tokenizer
+    with pytest.raises(LongClipError):
+        pipe.load_longclip(tmp_path / "nowhere", g_mode="stretch")
+    assert (pipe.prompt_options, pipe.text_encoder, pipe.text_encoder_2, pipe.tokenizer) == before
 
 
 def test_load_longclip_stretches_a_built_pipelines_second(base):

@@ -50,6 +50,14 @@ def test_stretch_keeps_dtype_and_every_old_row_bit_for_bit(dtype: torch.dtype) -
     torch.testing.assert_close(new, slow_stretch(old, 20, 4).to(dtype))
 
 
+def test_fp8_is_stretched_in_float32_and_rounded() -> None:
+    old = table_of(dtype=torch.float8_e4m3fn)
+    new = stretch_positions(old)
+    assert new.dtype == old.dtype
+    assert torch.equal(new[20::4].float(), old[20:].float())
+    assert torch.equal(new.float(), stretch_positions(old.float()).to(old.dtype).float())
+
+
 def test_the_last_four_rows_go_on_in_the_final_difference() -> None:
     old = table_of(dtype=torch.float64)
     new, step = stretch_positions(old), (old[76] - old[75]) / 4

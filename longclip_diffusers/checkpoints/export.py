@@ -17,10 +17,11 @@ from ..errors import CheckpointError
 from ..text_encoder import CLIP_VOCABULARY, inner_text_model, num_positions
 from .checkpoint import Checkpoint, read_checkpoint
 from .formats import to_openai
-from .load import model_of, text_encoder_of
+from .load import model_of, projected_text_encoder_of, text_encoder_of
 
 __all__ = ["Layout", "convert_checkpoint"]
 
+BIGG_WIDTH = 1280
 OURS = ("text_encoder", "tokenizer")  # the folders that a folder which is written may hold
 
 Layout = Literal["hf", "openai", "safetensors", "diffusers"]
@@ -54,7 +55,7 @@ def convert_checkpoint(
     _check_target(out, overwrite)
     checkpoint = read_checkpoint(source, **reading)
     # Built whatever is written, since building checks every weight.
-    model = model_of(checkpoint) if to in ("hf", "openai") else text_encoder_of(checkpoint)
+    model = model_of(checkpoint) if to in ("hf", "openai") else _text_encoder_of(checkpoint)
     with _draft_of(out) as draft:
         if to == "openai":
             torch.save(to_openai(checkpoint.tensors), draft)
@@ -64,6 +65,12 @@ def convert_checkpoint(
             model.save_pretrained(draft if to == "hf" else draft / "text_encoder")
             _save_tokenizer(model, draft if to == "hf" else draft / "tokenizer")
     return out
+
+
+def _text_encoder_of(checkpoint: Checkpoint) -> PreTrainedModel:
+    # As pipelines hold it: of bigG alone the pooled vector is projected, which SDXL and SD3 read.
+    projects = "text_projection.weight" in checkpoint.tensors and checkpoint.text_config().hidden_size == BIGG_WIDTH
+    return projected_text_encoder_of(checkpoint) if projects else text_encoder_of(checkpoint)
 
 
 def _text_tower(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -119,7 +126,7 @@ def _draft_of(out: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    elif path.exists():
+    elif path.is_symlink() or path.exists():
         path.unlink()

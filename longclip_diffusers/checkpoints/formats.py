@@ -77,6 +77,8 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("vision_model.vision_model.", "vision_model."),
     ("text.", ""),
 )
+# Unknown parts of an image tower (a ResNet's, register tokens) do not hinder the text tower.
+VISION_NAMES = ("visual.", "vision_model.", "visual_projection.")
 _FLAT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 # Long-CLIP's second table, which holds the rows behind the kept ones: official and longclip-transformers.
 _SECOND_TABLES = {
@@ -111,6 +113,8 @@ def read_layout(raw: Mapping[str, Tensor], *, kept_rows: int = KEPT_ROWS) -> Lay
     merged = _with_one_table(folded, kept_rows)
     name = _layout_name(merged, two_tables=len(merged) < len(folded), gmp=len(folded) < len(named))
     side = "openai" if "token_embedding.weight" in merged else "ours"
+    if side == "ours" and "text_projection" in merged:  # as older versions of ComfyUI's CLIPSave wrote it
+        merged["text_projection.weight"] = merged.pop("text_projection").T.contiguous()
     tensors: dict[str, Tensor] = {}
     unknown: list[str] = []
     for key, tensor in merged.items():
@@ -210,7 +214,7 @@ def _what_else(named: Mapping[str, Tensor]) -> str:
         return (
             f"it is a LoRA ({sample} ...). Load it onto a pipeline with load_lora_weights, in ComfyUI with Load LoRA."
         )
-    if any(key.startswith(("visual.", "vision_model.", "visual_projection.")) for key in named):
+    if any(key.startswith(VISION_NAMES) for key in named):
         return f"it has an image tower only ({sample} ...). Give the whole CLIP or its text encoder."
     return f"its weights are {sample} ... Give a CLIP or its text encoder."
 

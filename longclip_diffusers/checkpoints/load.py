@@ -13,6 +13,7 @@ from ..text_encoder import num_positions
 from .build import build_model, some_of
 from .catalog import CATALOG
 from .checkpoint import Checkpoint, read_checkpoint
+from .formats import VISION_NAMES
 
 __all__ = [
     "load_clip",
@@ -26,9 +27,6 @@ __all__ = [
 
 Encoder = TypeVar("Encoder", CLIPTextModel, CLIPTextModelWithProjection)
 Kind = TypeVar("Kind", bound=CLIPTextModel | CLIPTextModelWithProjection)
-
-# Unknown parts of an image tower (a ResNet's, register tokens) do not hinder the text tower.
-_VISION = ("visual.", "vision_model.", "visual_projection.")
 
 
 def load_text_encoder(
@@ -104,7 +102,7 @@ def projected_text_encoder_of(
 
 
 def _tower_of(cls: type[Encoder], checkpoint: Checkpoint, names: tuple[str, ...], dtype: torch.dtype | None) -> Encoder:
-    _refuse_unknown(checkpoint, [key for key in checkpoint.unknown if not key.startswith(_VISION)])
+    _refuse_unknown(checkpoint, [key for key in checkpoint.unknown if not key.startswith(VISION_NAMES)])
     tensors = {key: value for key, value in checkpoint.tensors.items() if key.startswith(names)}
     return build_model(cls, checkpoint.text_config(), tensors, source=checkpoint.source.name, dtype=dtype)
 

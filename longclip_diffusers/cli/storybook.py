@@ -39,6 +39,7 @@ def train(
     from ..training.miniature.stages import STAGES, WAVES, Workshop, assemble
 
     shop = Workshop(work, seed, device)
+    shop.claim()
     for chains in WAVES:
         plans = [{name: STAGES[name][1] for name in chain if not shop.stage(name).is_dir()} for chain in chains]
         with start_workers(jobs) as pool:

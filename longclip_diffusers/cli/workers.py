@@ -1,8 +1,10 @@
 """Long work in processes side by side; none of them outlives the command that started it."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 
 from .exits import quiet_libraries
@@ -14,11 +16,25 @@ __all__ = ["start_workers"]
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
-def start_workers(jobs: int) -> ProcessPoolExecutor:
-    """A pool of fresh, quiet processes: torch's thread pool does not survive a fork. They keep the memory they free."""
+@contextmanager
+def start_workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh, quiet processes: torch's thread pool does not survive a fork. They keep the memory they free.
+
+    An error, or Ctrl-C, ends them at once, whatever they are at: what they do can be taken up again.
+    """
     for name, value in MEMORY.items():
         os.environ.setdefault(name, value)
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_prepare)
+    others = active_children()
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_prepare)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in active_children():
+            if worker not in others:
+                worker.terminate()
+        raise
+    pool.shutdown()
 
 
 def _prepare() -> None:

@@ -144,7 +144,10 @@ def _with_pooled(
     chosen = [num_windows - 1] if pooled == "last" else range(num_windows)
     nothing = clip.tokenize("")  # what T5 and its like read meanwhile: their part of the result is not used
     read = [
-        clip.encode_from_tokens_scheduled({**nothing, **{tower: [tokens[tower][index]] for tower in empty}})
+        # In windows of core's cutting an encoder of more rows has fewer of them: beside the others' last, empty ones.
+        clip.encode_from_tokens_scheduled(
+            {**nothing, **{tower: [next(iter(tokens[tower][index:]), window)] for tower, window in empty.items()}}
+        )
         for index in chosen
     ]
     made = []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import read_shapes, read_tensors
-from ..checkpoints.formats import POSITION_TABLE, RULES, layer_count, read_layout
+from ..checkpoints.formats import POSITION_TABLE, RULES, VISION_NAMES, layer_count, read_layout
 from ..errors import CheckpointError
 from .stretching import set_max_length
 
@@ -99,6 +99,11 @@ def read_tower(path: Path) -> TowerFile:
         layout = read_layout(read_tensors(path))
     except CheckpointError as error:
         raise error if str(path) in str(error) else CheckpointError(f"{path.name}: {error}") from error
+    if unknown := [key for key in layout.unknown if not key.startswith(VISION_NAMES)]:
+        raise CheckpointError(
+            f"{path.name} holds {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which no CLIP has: scaled or "
+            "quantised weights, which ComfyUI's own CLIP loader reads, or another architecture."
+        )
     tensors = {
         key: value for key, value in layout.tensors.items() if key.startswith(("text_model.", "text_projection."))
     }
@@ -138,7 +143,8 @@ def _tower_of(name: str, tensors: Mapping[str, Tensor]) -> str:
             f"{name} is a CLIP, but {known}{hint}. Stable Diffusion reads {', '.join(list(_NAMES.values())[:3])}."
         )
     tower, layers = _WIDTHS[width], layer_count(tensors, "text_model")
-    parts = [part for rule in RULES for part in rule.ours if part.startswith("text_model.")]
+    names = ("text_model.", "text_projection.") if tower == "g" else ("text_model.",)  # its pooled vector is projected
+    parts = [part for rule in RULES for part in rule.ours if part.startswith(names)]
     missing = {part.format(n=number) for part in parts for number in range(layers)} - tensors.keys()
     if missing or layers not in _LAYERS[tower]:
         lacks = f"lacks {min(missing)}" if missing else f"has {layers} layers"

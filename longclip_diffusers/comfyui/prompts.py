@@ -20,15 +20,18 @@ __all__ = ["BREAK", "Fragment", "Item", "empty_windows", "plan_prompt", "read_fr
 
 BREAK = re.compile(r"\s*\bBREAK\b\s*")  # as in A1111
 Item = tuple[Any, float]  # a token's id or an embedding's vector, and its weight
-Position = dict[
-    str, Item
-]  # what each tower reads at one place of the text; towers may have embeddings of other lengths
+# What each tower reads at one place of the text; towers may have embeddings of other lengths.
+Position = dict[str, Item]
 Tokenize = Callable[[str], dict[str, list[Item]]]  # a word -> its content in each tower
 
 _FINDERS = {
     "sentence": CUT_FINDERS,
     "paragraph": {"paragraph": paragraph_ends, **CUT_FINDERS},
 }
+LONGEST_GAP = 32  # characters from the beginning of "embedding:" to its name
+_SPACED = re.compile(r"embedding:\s+")
+_NAMELESS = re.compile(r"embedding:\s*\Z")
+_WORD = re.compile(r"\S*embedding:\s+\S+|\S+")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def read_fragments(
     pieces = [piece for piece in fragments if piece.text]
     text = "".join(piece.text for piece in pieces)
     made = _Made(tokenize)
-    inner = sorted({*sentence_ends(text), *clause_ends(text)})  # cuts inside a run without white space: Chinese, dashes
+    # Cuts inside a run without white space: Chinese, dashes.
+    cuts = {*sentence_ends(text), *clause_ends(text)}
+    inner = sorted(cut for cut in cuts if not _NAMELESS.search(text, max(0, cut - LONGEST_GAP), cut))
     start = 0
     for bracket, group in groupby(pieces, key=lambda piece: piece.bracket):
         first = len(made.positions)
@@ -118,8 +123,9 @@ class _Made:
     joined: set[int] = field(default_factory=set)
 
     def add(self, text: str, offset: int, weight: float) -> None:
-        for match in re.finditer(r"\S+", text):
-            items = self.tokenize(match[0])
+        for match in _WORD.finditer(text):
+            # Core takes the next word for the name; at the end of a text it fails for want of one.
+            items = self.tokenize(_SPACED.sub("embedding:", match[0]).removesuffix("embedding:"))
             length = max(map(len, items.values()), default=0)
             for index in range(length):
                 at = {tower: (own[index][0], weight) for tower, own in items.items() if index < len(own)}

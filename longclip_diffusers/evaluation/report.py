@@ -37,7 +37,7 @@ class Row:
 
 def hash_model(model: Path) -> dict[str, str]:
     """sha256 of every weight file in a model folder, by its path inside it."""
-    return {str(path.relative_to(model)): sha256_of(path) for path in sorted(model.rglob("*.safetensors"))}
+    return {path.relative_to(model).as_posix(): sha256_of(path) for path in sorted(model.rglob("*.safetensors"))}
 
 
 def hash_source(source: str | Path, name: str) -> dict[str, str]:
@@ -59,8 +59,8 @@ def write_json(path: Path, rows: Sequence[Row], hashes: Mapping[str, str], **set
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table: an encoder a line, a column for each `column` in order, `value [low, high]`."""
     encoders, columns, cells = _cells(rows)
-    counts = {row.column: row.n for row in rows}
-    head = [f"{column} (n={counts[column]})" for column in columns]
+    counts = {column: sorted({row.n for row in rows if row.column == column}) for column in columns}
+    head = [f"{column} (n={' or '.join(map(str, counts[column]))})" for column in columns]
     return _markdown(
         ["encoder", *head], [[each, *(cells.get((each, column), "-") for column in columns)] for each in encoders]
     )

@@ -142,7 +142,14 @@ def recall_rows(
 
 
 def monotonicity_rows(
-    encoder: Encoder, column: str, image_features: Tensor, captions: Sequence[str], whole: Tensor, batch_size: int = 64
+    encoder: Encoder,
+    column: str,
+    image_features: Tensor,
+    captions: Sequence[str],
+    whole: Tensor,
+    batch_size: int = 64,
+    *,
+    image_of_text: Tensor | None = None,
 ) -> list[Row]:
     """HiMo@2 and HiMo@3: the share of captions whose score with their picture rises with every third or half read.
 
@@ -151,7 +158,9 @@ def monotonicity_rows(
         image_features: of each caption's own picture (M, P).
         captions: M texts; those with fewer sentences than prefixes are left out.
         whole: features (M, P) of the whole captions.
+        image_of_text: number of each caption's picture (M,), where several may be of one.
     """
+    groups = torch.arange(len(captions)) if image_of_text is None else image_of_text
     rows = []
     for num_prefixes in NUM_PREFIXES:
         prefixes = {index: sentence_prefixes(caption, num_prefixes) for index, caption in enumerate(captions)}
@@ -161,7 +170,7 @@ def monotonicity_rows(
             shorter = encode_texts(encoder.clip, encoder.tokenizer, parts, batch_size).features
             read = torch.cat([shorter.unflatten(0, (len(kept), -1)), whole[kept][:, None]], dim=1)
             rises = monotonicity(image_features[kept], read).all(dim=1).numpy()
-            interval = bootstrap_interval(kept, rises)
+            interval = bootstrap_interval(groups[kept].numpy(), rises)
             rows.append(Row(encoder.name, f"{column}/HiMo@{num_prefixes}", float(rises.mean()), *interval, len(kept)))
     return rows
 
@@ -220,7 +229,9 @@ def _encoder_rows(
         rows += recall_rows(encoder.name, column, image_features, read.features, image_of_text)
         if kind != "short":
             own = image_features[image_of_text]
-            rows += monotonicity_rows(encoder, column, own, captions, read.features, batch_size)
+            rows += monotonicity_rows(
+                encoder, column, own, captions, read.features, batch_size, image_of_text=image_of_text
+            )
         truncated[kind] = read.truncated.double().mean().item()
     return rows, truncated
 

@@ -134,7 +134,7 @@ def run_task(task: Task) -> dict[str, float]:
         found = json.loads(task.result_file.read_text())
         if found["settings"] == settings:
             return found["values"]
-        shutil.rmtree(task.folder)
+    shutil.rmtree(task.folder, ignore_errors=True)  # a run that was stopped would not tell its whole time
     began = time.process_time()
     if task.arm in BASELINES:
         _export_untrained(task)

@@ -1,6 +1,7 @@
 """One fine-tuning run: the loop that `longclip train` steps through, from a recipe to `best` and `last`."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +33,11 @@ from .validation import Validation
 __all__ = ["Evaluation", "Run", "fine_tune"]
 
 RECIPE = "recipe.json"
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": "adamw"},
+    "muon": {"optimizer": "muon"},
+    "released": {"optimizer": "adamw", "betas": (0.9, 0.999), "clip": math.inf},
+}
 WARMUP_SHARE = 10  # a warm-up longer than a tenth of the run would be most of a short one
 
 
@@ -73,7 +80,8 @@ class _Pixels:
         self.processor = processor
 
     def __call__(self, sample: Sample) -> Sample:
-        pixels = self.processor(images=sample.image, return_tensors="pt").pixel_values[0]
+        # As numpy's: of a worker's tensors each would hold a file open until its batch is used.
+        pixels = self.processor(images=sample.image, return_tensors="np").pixel_values[0]
         return replace(sample, image=pixels)
 
 
@@ -249,7 +257,7 @@ class Run:
     def _images(self, batch: Batch) -> Tensor:
         if self.features is not None:
             return self.features[batch.indices].to(self.device)
-        pixels = torch.stack([sample.image for sample in batch.samples])  # type: ignore[misc]
+        pixels = torch.from_numpy(np.stack([np.asarray(sample.image) for sample in batch.samples]))
         return pixels.to(self.device, self.subject.clip.dtype)
 
     @torch.no_grad()
@@ -289,7 +297,7 @@ def _schedule(recipe: Recipe) -> Schedule:
         warmup,
         floor=0.0,
         weight_decay=recipe.weight_decay,
-        optimizer=recipe.optimizer,
+        **OPTIMIZERS[recipe.optimizer],
     )
 
 

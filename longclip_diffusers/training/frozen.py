@@ -1,6 +1,6 @@
 """Picture features of a frozen vision tower: computed once before the run, kept in its folder, looked up ever after."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ NUM_CHECKED, TOLERANCE = 32, 1e-2
 class FrozenFeatures:
     """Features before normalisation, (P,) each, by the index of their sample.
 
-    Exact, since a frozen tower without augmentation sees a picture the same way each time. Pictures that cannot be
-    read have none.
+    Exact, since a frozen tower without augmentation sees a picture the same way each time. A sample that stands in for
+    one whose picture cannot be read is looked at when it is asked for.
+
+    Args:
+        encode: the features (P,) of a sample that `indices` lacks; BadSample where its picture cannot be read.
     """
 
-    def __init__(self, indices: Tensor, features: Tensor):
-        self.features = features
-        self._row = {index: row for row, index in enumerate(indices.tolist())}
+    def __init__(self, indices: Tensor, features: Tensor, encode: Callable[[int], Tensor]):
+        self._known = dict(zip(indices.tolist(), features, strict=True))
+        self._encode = encode
 
     @classmethod
     def compute(
@@ -49,8 +52,13 @@ class FrozenFeatures:
         """
         path = folder / f"image_features-{rank()}-of-{order.num_processes}.safetensors"
         wanted = _wanted(order, steps)
+
+        def encode(index: int) -> Tensor:
+            pixels = processor(images=data.image(index), return_tensors="pt").pixel_values
+            return _encoded(clip, pixels)[0]
+
         if path.is_file() and (stored := _kept(path, wanted, clip, processor, data)):
-            return cls(stored["indices"], stored["features"])
+            return cls(stored["indices"], stored["features"], encode)
         indices, features = _features(clip, processor, data, wanted, shown=rank() == 0)
         if not len(indices):
             raise LongClipError(f"{data.name}: none of {len(wanted)} pictures can be read.")
@@ -59,15 +67,22 @@ class FrozenFeatures:
         unfinished = path.with_suffix(".unfinished")
         save_file(stored, unfinished)
         unfinished.replace(path)
-        return cls(indices, features)
+        return cls(indices, features, encode)
 
     def __getitem__(self, indices: list[int]) -> Tensor:
-        """Features of these samples (n, P)."""
-        return self.features[[self._row[index] for index in indices]]
+        """Features of these samples (n, P).
+
+        Raises:
+            BadSample: one's picture cannot be read.
+        """
+        for index in indices:
+            if index not in self._known:
+                self._known[index] = self._encode(index)
+        return torch.stack([self._known[index] for index in indices])
 
     def view(self, data: TextImageData) -> TextImageData:
-        """The same data without opening a picture; a sample that has no features is a bad one."""
-        return _WithFeatures(data, self._row)
+        """The same data without pictures; a sample that can have no features is a bad one."""
+        return _WithFeatures(data, self)
 
 
 def _wanted(order: BatchOrder, steps: range) -> list[int]:
@@ -104,25 +119,28 @@ def _features(
     features = [torch.empty(0, clip.visual_projection.out_features)]
     with tqdm(total=len(wanted), desc="picture features", unit="picture", disable=not shown) as bar:
         for found, pixels in _pixel_batches(data, wanted, processor):
-            with torch.no_grad():
-                pooled = clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output
-                features.append(clip.visual_projection(pooled).float().cpu())
+            features.append(_encoded(clip, pixels))
             indices += found
             bar.update(len(found))
     return torch.tensor(indices, dtype=torch.int64), torch.cat(features)
 
 
+@torch.no_grad()
+def _encoded(clip: CLIPModel, pixels: Tensor) -> Tensor:
+    pooled = clip.vision_model(pixel_values=pixels.to(clip.device)).pooler_output
+    return clip.visual_projection(pooled).float().cpu()
+
+
 class _WithFeatures(TextImageData):
-    def __init__(self, data: TextImageData, known: dict[int, int]):
-        self.data, self.known, self.name, self.has_images = data, known, data.name, False
+    def __init__(self, data: TextImageData, features: FrozenFeatures):
+        self.data, self.features, self.name, self.has_images = data, features, data.name, False
         self.group_size = data.group_size
 
     def __len__(self) -> int:
         return len(self.data)
 
     def texts(self, index: int) -> tuple[str, str]:
-        if index not in self.known:
-            raise BadSample(f"{self.label(index)}: its picture could not be read, or was not among those of this run.")
+        self.features[[index]]  # its picture can be read, or it is a bad sample
         return self.data.texts(index)
 
     def image(self, index: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 
@@ -16,6 +17,8 @@ REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
+# One process may encode all pictures, or evaluate, while the others wait for its gradient; torch's is ten minutes.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -47,5 +50,5 @@ def join_processes(device: str = "auto") -> Process:
         return Process("cpu" if on_cpu else device.replace("auto", "cuda"), True)
     from accelerate import PartialState
 
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
     return Process(str(state.device), rank() == 0)

@@ -36,10 +36,11 @@ class Recipe:
         lr: peak learning rate; 0 takes 1e-6 (the paper's) for contrastive losses alone, 1e-5 with the anchor.
         seed: everything that is drawn follows from it.
         warmup: steps of linear warm-up, at most a tenth of the run; then the rate falls to zero on a cosine.
-        optimizer: adamw; or muon (torch 2.9 or later) for the towers' linear layers, with AdamW for the rest: in the
-            storybook a third of the steps lead as far.
+        optimizer: adamw (second beta .98, gradients clipped to a norm of 1); muon (torch 2.9 or later) for the towers'
+            linear layers, with AdamW for the rest: in the storybook a third of the steps lead as far; or released,
+            AdamW as the released code has it (.999, nothing clipped).
         weight_decay: of either.
-        decay: matrices (not biases, norms, the logit scale, kept position rows) or all, as released.
+        decay: matrices (not biases, norms, the logit scale, position tables) or all, as released.
         precision: fp32, or bf16 autocast; losses and PCA are fp32 in both.
         compile: torch.compile each tower.
         stretch: kps (20 rows kept) or linear, the ablation's baseline; a long base stays as it is.
@@ -69,7 +70,7 @@ class Recipe:
     lr: float = 0.0
     seed: int = 0
     warmup: int = 200
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "released"] = "adamw"
     weight_decay: float = 1e-2
     decay: Literal["matrices", "all"] = "matrices"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -164,6 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "official": {
         "batch_size": 2048,
         "lr": 1e-6,
+        "optimizer": "released",
         "decay": "all",
         "pca": "svd",
         "label_smoothing": 0.1,

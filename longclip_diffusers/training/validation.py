@@ -8,6 +8,7 @@ from ..evaluation.features import evaluating
 from ..evaluation.retrieval import Pair, readable, retrieval_scores
 from .anchor import Anchor
 from .data import TextImageData
+from .distributed import rank
 from .subject import Subject
 from .texts import first_window
 
@@ -19,7 +20,7 @@ ANCHOR_BATCH = 16
 
 
 class Validation:
-    """Measures a subject on the same held-out samples each time.
+    """Measures a subject on the same held-out samples each time, in the first process; others hold no pictures.
 
     Args:
         data: held-out samples; unreadable ones are left out.
@@ -33,8 +34,8 @@ class Validation:
         self.subject, self.processor = subject, processor
         limit = len(data) if processor else min(len(data), MAX_ANCHOR_TEXTS)
         bad: list[LongClipError] = []
-        self.samples = list(readable(data, limit, bad))
-        if len(self.samples) < (2 if processor else 1):
+        self.samples = list(readable(data, limit, bad)) if rank() == 0 else []
+        if rank() == 0 and len(self.samples) < (2 if processor else 1):
             raise LongClipError(
                 f"{data.name} leaves {len(self.samples)} usable samples to hold out ({len(bad)} unreadable); at most a "
                 "tenth is held out, so give more data, or a larger num_validation."

@@ -147,6 +147,23 @@ def test_a_whole_model_is_not_overwritten_by_its_encoder(official: Path, tmp_pat
     convert_checkpoint(official, out, to="diffusers", overwrite=True)
 
 
+def test_a_link_is_replaced_and_what_it_names_stays(official: Path, tmp_path: Path) -> None:
+    real = convert_checkpoint(official, tmp_path / "real", to="hf")
+    (tmp_path / "link").symlink_to(real)
+    convert_checkpoint(official, tmp_path / "link", to="hf", overwrite=True)
+    assert not (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "longclip-B.pt", "real"]
+    assert (real / "config.json").is_file()
+
+
+def test_diffusers_keeps_the_projection_of_big_g_alone(official: Path, tmp_path: Path, monkeypatch) -> None:
+    plain = convert_checkpoint(official, tmp_path / "plain", to="diffusers")
+    monkeypatch.setattr("longclip_diffusers.checkpoints.export.BIGG_WIDTH", makers.WIDTH)
+    big = convert_checkpoint(official, tmp_path / "big", to="diffusers")
+    names = [load_file(out / "text_encoder" / "model.safetensors") for out in (plain, big)]
+    assert names[1].keys() - names[0].keys() == {"text_projection.weight"}
+
+
 def test_the_old_comes_back_where_the_new_cannot_be_moved(tmp_path: Path) -> None:
     out = tmp_path / "out.pt"
     out.write_text("old")

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from longclip_diffusers.cli.workers import start_workers
 
 PARENT = """
@@ -49,3 +51,18 @@ def test_they_keep_the_memory_they_free_unless_the_user_says_otherwise(monkeypat
     with start_workers(1) as pool:
         told = [pool.submit(os.getenv, name).result() for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")]
     assert told == ["4096", str(32 * 2**20)]
+
+
+def test_an_error_does_not_wait_for_what_is_queued():
+    began = time.monotonic()
+    workers = []
+    with pytest.raises(KeyboardInterrupt), start_workers(1) as pool:
+        workers.append(pool.submit(os.getpid).result())
+        for _ in range(5):
+            pool.submit(time.sleep, 60)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 50
+    deadline = time.monotonic() + 20
+    while is_running(workers[0]):
+        assert time.monotonic() < deadline, "the worker goes on"
+        time.sleep(0.05)

@@ -91,6 +91,14 @@ def test_pooled_mean_is_that_of_the_windows_not_of_the_filling():
     torch.testing.assert_close(conditioning[0][1]["pooled_output"], torch.stack(alone).mean(0))
 
 
+@pytest.mark.parametrize("pooled", ["last", "mean"])
+def test_pooled_of_encoders_of_unequal_lengths_is_of_their_own_windows(pooled):
+    clip = Clip(l=64, g=32)
+    conditioning, plan = encode_prompt(clip, "a" * 50, split="token", pooled=pooled)
+    assert len(plan.windows) == 2  # G's; L has one
+    assert torch.isfinite(conditioning[0][1]["pooled_output"]).all()
+
+
 def test_context_rows_are_left_out_of_every_tower():
     clip = Clip(l=60, g=60)
     text = ROOF

@@ -113,3 +113,27 @@ def test_rows_of_a_checkpoint_s_tables_by_their_width(monkeypatch):
             "model.diffusion_model.positional_embedding": (9,),
         }
     ) == {"l": 248, "g": 300}
+
+
+def test_a_projection_as_older_saves_wrote_it_is_read(tmp_path):
+    state = makers.openai_state()
+    ours = {key: value for key, value in makers.transformers_state(state).items() if key.startswith("text_model.")}
+    save_file({**ours, "text_projection": state["text_projection"]}, tmp_path / "old.safetensors")
+    read = read_tower(tmp_path / "old.safetensors")
+    assert torch.equal(read.tensors["text_projection.weight"], state["text_projection"].T)
+
+
+def test_what_is_no_weight_is_not_left_out_in_silence(tmp_path):
+    ours = makers.text_only(makers.transformers_state(makers.openai_state()))
+    scale = {"text_model.encoder.layers.0.mlp.fc1.scale_weight": torch.ones(1)}
+    save_file({**ours, **scale}, tmp_path / "scaled.safetensors")
+    with pytest.raises(CheckpointError, match=r"scaled\.safetensors holds .*scale_weight.*ComfyUI's own CLIP loader"):
+        read_tower(tmp_path / "scaled.safetensors")
+
+
+def test_g_without_its_projection_is_incomplete(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_WIDTHS", {makers.WIDTH: "g"})
+    monkeypatch.setattr(loading, "_LAYERS", {"g": (makers.LAYERS,)})
+    save_file(makers.text_only(makers.transformers_state(makers.openai_state())), tmp_path / "g.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks text_projection\.weight: it is incomplete"):
+        read_tower(tmp_path / "g.safetensors")

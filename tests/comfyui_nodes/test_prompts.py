@@ -57,6 +57,25 @@ def test_paragraphs_are_kept_together_where_they_fit():
     assert texts(plan(text)) == ["One fox. Two.\n\nThree hens.", "Four more hens.\n\nFive."]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a photo, embedding: cat now", ["a", "photo,", "embedding:cat", "now"]),
+        ("(embedding:  cat) embedding:dog", ["(embedding:cat)", "embedding:dog"]),
+        ("so much for embedding:", ["so", "much", "for", ""]),  # core fails for want of a name
+    ],
+)
+def test_a_space_behind_embedding_is_left_out_as_core_does(text, words):
+    heard = []
+
+    def tokenize(word):
+        heard.append(word)
+        return {"l": [(ord(letter), 1.0) for letter in word]}
+
+    read_fragments([Fragment(text)], tokenize)
+    assert heard == words
+
+
 def test_break_starts_a_window_and_is_no_word():
     made = plan("One fox. BREAK Two BREAK BREAK three, breakfast BREAKERS")
     assert texts(made) == ["One fox.", "Two", "three, breakfast BREAKERS"]

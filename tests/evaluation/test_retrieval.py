@@ -117,6 +117,19 @@ def test_monotonicity_follows_the_pictures_side_of_the_texts():
     assert monotonicity_rows(encoder, "x", whole[:1], ["One sentence."], whole[:1]) == []
 
 
+def test_monotonicity_counts_the_captions_of_a_picture_together():
+    encoder = toy_clip.encoder()
+    captions = [f"Cat {index}. Then more of it. And the end." for index in range(12)]
+    whole = encode_texts(encoder.clip, encoder.tokenizer, captions).features
+    sides = torch.tensor([1, -1]).repeat_interleave(3).repeat(2)[:, None]  # rises with two pictures, falls with two
+    apart, (together, *_) = (
+        monotonicity_rows(encoder, "x", sides * whole, captions, whole, image_of_text=images)
+        for images in (None, torch.arange(4).repeat_interleave(3))
+    )
+    assert together.value == apart[0].value == 0.5
+    assert together.high - together.low > 1.3 * (apart[0].high - apart[0].low)
+
+
 def test_unreadable_samples_are_left_out_and_kept_as_errors():
     class Data(list):
         def __getitem__(self, index):

@@ -17,7 +17,12 @@ from diffusers import (
 from drawing import CHAPTER, KINDS, SENTENCE, animatediff, draw, gradient, half_mask
 from safetensors.torch import save_file
 
-from longclip_diffusers import AutoLongPipeline, StableDiffusionLongControlNetPipeline, StableDiffusionLongPipeline
+from longclip_diffusers import (
+    AutoLongPipeline,
+    StableDiffusionLongControlNetPipeline,
+    StableDiffusionLongPipeline,
+    loading,
+)
 from longclip_diffusers.errors import ModelError
 from longclip_diffusers.loading import stock_class
 from longclip_diffusers.mixin import LongPromptMixin
@@ -193,6 +198,30 @@ def test_single_file_that_is_long_already(tmp_path):
     pipe = AutoLongPipeline.from_single_file(file, **arguments)
     assert pipe.tokenizer.model_max_length == 248
     assert torch.equal(position_table(pipe.text_encoder), position_table(toys.text_encoder(248)))
+
+
+def test_single_file_that_is_long_already_wants_a_config_that_says_so(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 248)
+    write_checkpoint(tmp_path / "stock", 77)
+    arguments["config"] = str(tmp_path / "stock" / "config")
+    with pytest.raises(ModelError, match=r"holds a text encoder that is long already.*Give config="):
+        AutoLongPipeline.from_single_file(file, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:`torch_dtype` is deprecated:FutureWarning")
+@pytest.mark.parametrize("knows", [True, False])
+def test_dtype_has_the_name_that_diffusers_reads(monkeypatch, tmp_path, knows):
+    monkeypatch.setattr(loading, "_KNOWS_DTYPE", knows)
+    StableDiffusionPipeline(**toys.stable_diffusion_components()).save_pretrained(tmp_path)
+    seen, load = {}, StableDiffusionPipeline.from_pretrained.__func__
+    monkeypatch.setattr(
+        StableDiffusionPipeline,
+        "from_pretrained",
+        classmethod(lambda cls, *args, **kwargs: seen.update(kwargs) or load(cls, *args, **kwargs)),
+    )
+    pipe = StableDiffusionLongPipeline.from_pretrained(tmp_path, longclip=None, dtype=torch.float16)
+    assert pipe.dtype == torch.float16
+    assert ("dtype" in seen, "torch_dtype" in seen) == (knows, not knows)
 
 
 def test_single_file_auto_names_the_choices(tmp_path):

@@ -32,6 +32,8 @@ def test_a_finished_run_is_read_and_one_of_other_settings_is_done_again(todo, mo
     monkeypatch.setattr(ablation, "measure", lambda task: {"measured": 1.0})
     assert run_task(task) == values
     assert run_task(replace(task, num_scenes=3))["measured"] == 1.0
+    task.result_file.unlink()  # as if stopped while it measured; and then with other steps
+    assert run_task(replace(task, steps=2))["CPU minutes"] > 0
 
 
 def test_the_base_does_not_drift_and_stretching_alone_does(todo):

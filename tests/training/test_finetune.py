@@ -133,20 +133,50 @@ def test_processes_that_resume_at_different_steps_are_refused(recipe, monkeypatc
         run(replace(recipe, steps=1))
 
 
-def test_kept_features_are_computed_anew_where_the_data_changed(recipe, tmp_path):
+def pictures(folder, count):
+    """Files of noise, and the rows of a table that names them."""
     rows = []
-    for number in range(40):
+    for number in range(count):
         picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        picture.save(tmp_path / f"{number}.png")
+        picture.save(folder / f"{number}.png")
         rows.append({"image": f"{number}.png", "caption": f"a picture of {number}"})
+    return rows
+
+
+def test_a_bad_picture_in_the_last_batch_is_replaced_where_features_are_kept(recipe, tmp_path):
     data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in pictures(tmp_path, 120)))
+    recipe = replace(recipe, data=str(data), freeze_vision=True, steps=2)
+    opened = Run.open(recipe, torch.device("cpu"))
+    assert opened.order.steps_per_epoch > 4  # stand-ins are of later batches, whose features are not kept
+    held_out = 120 - len(opened.data)
+    bad = opened.order.indices(2)[3]
+    (tmp_path / f"{held_out + bad}.png").write_bytes(b"broken")
+    steps = run(recipe)
+    assert [step.measured["num_bad"] for step in steps] == [0, 1]
+
+
+def test_pixels_leave_the_workers_without_a_file_for_each(recipe):
+    opened = Run.open(recipe, torch.device("cpu"))
+    batch = next(opened.batches(1))
+    assert all(isinstance(sample.image, np.ndarray) for sample in batch.samples)
+    assert opened._images(batch).shape[:2] == (8, 3)
+
+
+def test_other_processes_hold_no_held_out_pictures(recipe, monkeypatch):
+    monkeypatch.setattr("longclip_diffusers.training.validation.rank", lambda: 1)
+    assert Run.open(recipe, torch.device("cpu")).validation.samples == []
+
+
+def test_kept_features_are_computed_anew_where_the_data_changed(recipe, tmp_path):
+    rows, data = pictures(tmp_path, 40), tmp_path / "data.jsonl"
 
     def features(rows):
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         run = Run.open(replace(recipe, data=str(data), freeze_vision=True), torch.device("cpu"))
         claim_folder(run.folder, run.recipe)
         run.keep_features()
-        return {index: run.features[[index]] for index in run.features._row}
+        return {index: run.features[[index]] for step in range(1, 5) for index in run.order.indices(step)}
 
     before = features(rows)
     (file,) = Path(recipe.output).glob("image_features*")

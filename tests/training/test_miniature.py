@@ -90,3 +90,10 @@ def test_the_model_opens_in_stock_diffusers_and_in_ours_with_one_unet(shop, tmp_
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"clip/model.safetensors", "longclip/text_encoder/model.safetensors", "training_log.jsonl"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
+
+
+def test_a_work_folder_is_of_one_seed(shop, tmp_path):
+    shop.claim()
+    for other in (Workshop(shop.folder, seed=1, num_scenes=4), Workshop(shop.folder, num_scenes=5)):
+        with pytest.raises(LongClipError, match=r"holds a training of \{'seed': 0, 'num_scenes': 4\}, not .*--work"):
+            list(run_stage(other, "unet", TINY["unet"]))

@@ -7,6 +7,7 @@ import pytest
 
 from longclip_diffusers import LongClipError
 from longclip_diffusers.cli.train import defaults
+from longclip_diffusers.training.finetune import _schedule
 from longclip_diffusers.training.recipe import PRESETS, Recipe, differences, read_recipe
 
 
@@ -21,6 +22,9 @@ def test_the_official_preset_is_what_the_released_code_does():
     assert (recipe.batch_size, recipe.peak_rate, recipe.warmup, recipe.label_smoothing) == (2048, 1e-6, 200, 0.1)
     assert (recipe.pca, recipe.components, recipe.short_weight, recipe.decay) == ("svd", 32, 1.0, "all")
     assert recipe.logit_scale == "released"
+    schedule = _schedule(recipe)
+    assert (schedule.betas, schedule.clip) == ((0.9, 0.999), math.inf)
+    assert (_schedule(Recipe()).betas, _schedule(Recipe()).clip) == ((0.9, 0.98), 1.0)
 
 
 def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):

@@ -116,12 +116,15 @@ def _conversation(entry: dict[str, Any]) -> Any:
 def _rows(cells: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
     """Rows of (where it stands, its cells); the columns are those of the first."""
     columns = None
-    for where, row in cells:
+    for number, (where, row) in enumerate(cells):
         columns = columns or find_columns(row, where)
         names = (columns.caption, columns.short_caption, columns.image)
         try:
             caption, short_caption, image = (as_text(row.get(name), where) if name else "" for name in names)
-        except BadSample:  # as a row without a caption, which is a bad sample when its turn comes
+        except BadSample:
+            if number == 0:
+                raise  # then the columns mean something else
+            # As a row without a caption, which is a bad sample when its turn comes.
             caption, short_caption, image = "", "", ""
         yield caption, short_caption, image
 

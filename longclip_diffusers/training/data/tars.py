@@ -1,6 +1,5 @@
 """Data that is webdataset tars: each is indexed once, and members are read where they lie; nothing is unpacked."""
 
-import contextlib
 import glob
 import json
 import re
@@ -94,11 +93,22 @@ def open_tars(pattern: str, name: str) -> TarData:
     if num_others:
         warnings.warn(f"{pattern}: {num_others} groups of files lack a picture or a caption: left out.", stacklevel=2)
     data = TarData(name, tars, np.array(places, dtype=np.int64))
-    for index in range(len(data)):
-        with contextlib.suppress(BadSample):
-            data.texts(index)  # where it has no caption, its message tells the fields there are: now, not in step one
-            break
+    _check_captions(data)
     return data
+
+
+def _check_captions(data: TarData) -> None:
+    """Raise what the first sample's caption lacks (its message tells the fields there are) if no sample has one."""
+    first: BadSample | None = None
+    for index in range(len(data)):
+        try:
+            data.texts(index)
+        except BadSample as error:
+            first = first or error
+        else:
+            return
+    if first:
+        raise first
 
 
 def expand(pattern: str) -> list[Path]:

@@ -5,6 +5,7 @@ interrupted goes on from its checkpoints. The chains of one wave do not need eac
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,22 @@ class Workshop:
     seed: int = 0
     device: str = "cpu"
     num_scenes: int = NUM_SCENES  # pictures that the UNet sees
+
+    def claim(self) -> None:
+        """Write down what this training starts from, or compare.
+
+        Raises:
+            LongClipError: the folder holds stages of another seed, or of another number of scenes.
+        """
+        file, mine = self.folder / "workshop.json", {"seed": self.seed, "num_scenes": self.num_scenes}
+        if file.is_file():
+            if (there := json.loads(file.read_text())) != mine:
+                raise LongClipError(f"{self.folder} holds a training of {there}, not {mine}. Give another --work.")
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{os.getpid()}.unfinished")
+        unfinished.write_text(json.dumps(mine) + "\n")
+        unfinished.replace(file)
 
     def stage(self, name: str) -> Path:
         """The folder that a finished stage leaves."""
@@ -224,10 +241,10 @@ def run_stage(shop: Workshop, name: str, schedule: Schedule | None = None) -> It
     """
     if name not in STAGES:
         raise LongClipError(f"There is no stage {name!r}; the stages are {', '.join(STAGES)}.")
+    shop.claim()
     if shop.stage(name).is_dir():
         return
     train, default = STAGES[name]
-    shop.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(shop.seed)
     schedule = schedule or default
     for step in train(shop, schedule):

@@ -297,7 +297,7 @@ def test_a_wrong_spec_is_refused(tmp_path, spec, message, monkeypatch):
     [
         ("a.jsonl", '{"caption": "a"}\n\n{"caption": ', r"a\.jsonl, line 3: not JSON"),
         ("a.jsonl", '{"caption": "a"}\n["b"]\n', r"line 2: expected a JSON object"),
-        ("a.jsonl", '{"caption": "a"}\n{"caption": 5}\n', "line 2: 5 is not a text"),
+        ("a.jsonl", '{"caption": 5}\n{"caption": "a"}\n', "line 1: 5 is not a text"),
         ("a.jsonl", '{"img": "a.png", "cap": "a"}', "line 1: there is no caption.*the columns there are: img, cap"),
         ("a.jsonl", "\n", "holds no text"),
         ("a.csv", "image,words\na.png,b\n", "line 2: there is no caption.*the columns there are: image, words"),
