@@ -4,7 +4,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "released": {"optimizer": "adamw", "betas": (0.9, 0.999), "clip": math.inf},
 }
+BAD_TOLD = 3
 WARMUP_SHARE = 10  # a warm-up longer than a tenth of the run would be most of a short one
 
 
@@ -99,6 +101,7 @@ class Run:
     micro_batch: int
     device: torch.device
     features: FrozenFeatures | None = None
+    num_told: int = 0  # bad samples that were warned of
 
     @classmethod
     def open(cls, recipe: Recipe, device: torch.device) -> "Run":
@@ -187,6 +190,7 @@ class Run:
         began = time.perf_counter()
         batch = next(stream)
         loaded = time.perf_counter()
+        self._tell(batch.bad)
         torch.manual_seed(random.Random(f"{self.recipe.seed} {batch.step} {rank()}").getrandbits(63))
         contrastive = batch.step >= self.recipe.first_contrastive_step
         measured: dict[str, Any] = {"loss_long": None, "loss_short": None, "loss_anchor": None}
@@ -205,6 +209,12 @@ class Run:
         num_samples = len(batch.samples) * self.order.num_processes
         speed = {"samples_per_second": num_samples / seconds, "data_seconds": loaded - began}
         return {"loss": loss, **measured, "num_bad": batch.num_bad, **speed}
+
+    def _tell(self, bad: Sequence[str]) -> None:
+        """Warn of the first bad samples of the run; the log counts all of them."""
+        for reason in bad[: BAD_TOLD - self.num_told]:
+            warnings.warn(f"{reason} Another sample stands in for it.", UserWarning, stacklevel=1)
+            self.num_told += 1
 
     def anchor_step(self, batch: Batch) -> float:
         """Add the anchor's gradient; return its loss, the mean over all processes.
