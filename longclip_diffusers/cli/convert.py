@@ -5,7 +5,11 @@ from typing import Literal
 
 import tyro
 
+from .exits import UsageError
+
 __all__ = ["convert"]
+
+FILES = {".safetensors": "safetensors", ".pt": "openai"}
 
 
 def convert(
@@ -35,6 +39,8 @@ def convert(
         weight_name: File to read where the source holds several.
         revision: Branch, tag or commit of a hub id.
     """
+    if to in ("hf", "diffusers") and out.suffix in FILES:
+        raise UsageError(f"--to {to} writes a folder, and {out} is named like a file: give --to {FILES[out.suffix]}.")
     from ..checkpoints import convert_checkpoint
 
     options = {

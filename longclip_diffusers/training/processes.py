@@ -45,7 +45,8 @@ def join_processes(device: str = "auto") -> Process:
         raise LongClipError(f"--device is {device!r}; choose auto, cpu or cuda.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise LongClipError("There is no CUDA device here. Give --device cpu, or install a torch build with CUDA.")
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    launched_so = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")  # accelerate launch --cpu
+    on_cpu = device == "cpu" or not torch.cuda.is_available() or (device == "auto" and launched_so)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Process("cpu" if on_cpu else device.replace("auto", "cuda"), True)
     from accelerate import PartialState

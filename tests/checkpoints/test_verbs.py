@@ -9,6 +9,7 @@ import tyro
 
 from longclip_diffusers.checkpoints import load_text_encoder
 from longclip_diffusers.cli.convert import convert
+from longclip_diffusers.cli.exits import UsageError
 from longclip_diffusers.cli.inspect import inspect
 from longclip_diffusers.text_encoder import num_positions
 
@@ -31,6 +32,8 @@ def test_convert_writes_and_prints_where(tmp_path: Path, capsys: pytest.CaptureF
     assert (num_positions(encoder), encoder.config.hidden_act) == (248, "gelu")
     tyro.cli(convert, args=[str(tmp_path / "a.pt"), str(out), "--overwrite"])
     assert num_positions(load_text_encoder(out)) == 77
+    with pytest.raises(UsageError, match=r"--to hf writes a folder, and b\.safetensors .* give --to safetensors"):
+        tyro.cli(convert, args=[str(tmp_path / "a.pt"), "b.safetensors"])
 
 
 @pytest.mark.parametrize(("verb", "words"), [(inspect, ["SOURCE"]), (convert, ["SOURCE", "OUT", "--to", "diffusers"])])

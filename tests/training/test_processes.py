@@ -72,6 +72,11 @@ def test_devices(monkeypatch):
     assert processes.join_processes("cpu") == processes.Process("cpu", True)
     with pytest.raises(LongClipError, match="--device is 'tpu'; choose auto, cpu or cuda"):
         processes.join_processes("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert processes.join_processes("auto").device == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # accelerate launch --cpu
+    assert processes.join_processes("auto").device == "cpu"
+    assert processes.join_processes("cuda").device == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert processes.join_processes("auto").device == "cpu"
     with pytest.raises(LongClipError, match="There is no CUDA device here"):
