@@ -11,6 +11,10 @@ import torch
 from diffusers import DiffusionPipeline
 from packaging.version import Version
 
+from .checkpoints.checkpoint import read_checkpoint
+from .checkpoints.files import read_shapes
+from .checkpoints.formats import POSITION_TABLE
+from .checkpoints.load import text_encoder_of
 from .components import (
     FIRST,
     SECOND,
@@ -39,6 +43,8 @@ else:
 Long = TypeVar("Long", bound="LongLoadingMixin")
 
 _HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
+# Where a file of Stable Diffusion's original layout keeps its first encoder: 1.x, XL.
+_FIRST_ENCODER = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 # diffusers 0.39 knows `torch_dtype` alone, and drops `dtype` without a word.
 _KNOWS_DTYPE = Version(diffusers.__version__) >= Version("0.40.0.dev0")
 
@@ -112,19 +118,26 @@ class LongLoadingMixin(_Pipeline):
     ) -> Long:
         """The same of a single checkpoint file, which has no sidecar. See `from_pretrained`.
 
+        A first encoder that is long in a safetensors file on this machine is opened as long as it is.
+
         Raises:
-            ModelError: besides, the file holds a long text encoder, and no `config=` says so.
+            ModelError: besides, another encoder in the file is long, and no `config=` says so.
         """
+        file, load = str(pretrained_model_link_or_path), super().from_single_file
         try:
-            pipe = super().from_single_file(str(pretrained_model_link_or_path), **with_dtype(kwargs))
+            pipe = load(file, **with_dtype(kwargs))
         except ValueError as error:
             if "position_embedding" not in str(error):
                 raise
-            raise ModelError(
-                f"{pretrained_model_link_or_path} holds a text encoder that is long already, which diffusers builds by "
-                "the stock model's config. Give config= a folder of the model whose text_encoder/config.json has as "
-                "many max_position_embeddings, or a file with the stock encoder, and the long one as longclip=."
-            ) from error
+            # It builds the encoder by the stock model's config, of 77 rows, whatever the file holds.
+            dtype = kwargs.get("dtype", kwargs.get("torch_dtype")) or torch.float32
+            if FIRST in kwargs or (encoder := _long_encoder_in(file, dtype)) is None:
+                raise ModelError(
+                    f"{file} holds a text encoder that is long already, which diffusers builds by the stock model's "
+                    "config. Give config= a folder of the model whose text_encoder/config.json has as many "
+                    "max_position_embeddings, or a file with the stock encoder, and the long one as longclip=."
+                ) from error
+            pipe = load(file, **with_dtype({**kwargs, FIRST: encoder}))
         pipe._choose(window=window, context=context, syntax=syntax, g_mode=g_mode)
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         given = longclip == AUTO and "text_encoder" in kwargs
@@ -261,6 +274,16 @@ def stock_class(pipeline: type) -> type[DiffusionPipeline]:
     """The pipeline class that a long one stands for: the first in its ancestry that is not ours."""
     bases = (each for each in pipeline.__mro__ if issubclass(each, DiffusionPipeline))
     return next(each for each in bases if not issubclass(each, LongLoadingMixin))
+
+
+def _long_encoder_in(file: str, dtype: torch.dtype) -> TextEncoder | None:
+    """The first encoder of a whole model in a safetensors file on this machine, if it is long."""
+    path = Path(file).expanduser()
+    shapes = read_shapes(path) if path.suffix == ".safetensors" and path.is_file() else {}
+    for prefix in _FIRST_ENCODER:
+        if shapes.get(prefix + POSITION_TABLE, (0,))[0] > CLIP_LENGTH:
+            return text_encoder_of(read_checkpoint(path, prefix=prefix), dtype=dtype)
+    return None
 
 
 def _tokenizer_of(encoder: str) -> str:

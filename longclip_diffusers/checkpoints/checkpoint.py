@@ -47,7 +47,13 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    source: str | Path, *, stretch: bool = False, hidden_act: str | None = None, warn: bool = True, **hub: Any
+    source: str | Path,
+    *,
+    stretch: bool = False,
+    hidden_act: str | None = None,
+    warn: bool = True,
+    prefix: str = "",
+    **hub: Any,
 ) -> Checkpoint:
     """The weights of any source that `load_text_encoder` takes, on the CPU, in the file's dtypes.
 
@@ -55,6 +61,7 @@ def read_checkpoint(
         stretch: stretch a 77-row table by KPS.
         hidden_act: the activation, where neither a config nor the width tells the right one.
         warn: give a UserWarning where a long table in the file is still an exact interpolation.
+        prefix: what the names of the wanted weights begin with, in a file that holds a whole model.
         **hub: as `find_source`.
 
     Raises:
@@ -63,7 +70,7 @@ def read_checkpoint(
     found = find_source(source, **hub)
     raw: dict[str, Tensor] = {}
     for path in found.files:
-        raw.update(read_tensors(path))
+        raw.update(read_tensors(path, prefix=prefix))
     with _named(found.name):
         layout = read_layout(raw, kept_rows=kept_rows(found.config))
         tensors = layout.tensors

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -29,8 +28,11 @@ _IMPOSTORS: tuple[tuple[bytes, str], ...] = (
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor of a .safetensors, .pt or .bin file by its name, on the CPU; the file name plays no part.
+
+    Args:
+        prefix: only those whose names begin with it, without it.
 
     Raises:
         CheckpointError: missing, empty, damaged, not a checkpoint (LFS pointer, web page ...), a TorchScript archive,
@@ -38,12 +40,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     head = _read_head(path)
     if _is_safetensors(head):
-        return _read_safetensors(path)
+        return _read_safetensors(path, prefix)
     if head.startswith(b"PK\x03\x04"):
         _check_archive(path)
     elif not head.startswith(b"\x80"):  # the pickles of torch < 1.6
         raise CheckpointError(f"{path} is not a checkpoint: neither safetensors nor a PyTorch file. {_DOWNLOAD_AGAIN}")
-    return _tensors_in(_read_pickle(path), path)
+    tensors = _tensors_in(_read_pickle(path), path)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -85,9 +88,10 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{"  # eight bytes of header length, then the JSON header
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with _safetensors_errors(path):
-        return load_file(path)
+def _read_safetensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+        wanted = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  # no mapping
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in wanted}
 
 
 @contextmanager

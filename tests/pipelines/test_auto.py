@@ -1,5 +1,6 @@
 """AutoLongPipeline picks the long twin; `custom_pipeline=` gives the class that is installed; one file is enough."""
 
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -200,7 +201,20 @@ def test_single_file_that_is_long_already(tmp_path):
     assert torch.equal(position_table(pipe.text_encoder), position_table(toys.text_encoder(248)))
 
 
-def test_single_file_that_is_long_already_wants_a_config_that_says_so(tmp_path):
+def test_single_file_that_is_long_already_needs_no_config_that_says_so(tmp_path):
+    file, arguments = write_checkpoint(tmp_path, 248)
+    write_checkpoint(tmp_path / "stock", 77)
+    arguments["config"] = str(tmp_path / "stock" / "config")
+    # Of a tower so narrow nothing else tells how many heads it has.
+    shutil.copy(tmp_path / "stock" / "config" / "text_encoder" / "config.json", tmp_path)
+    pipe = AutoLongPipeline.from_single_file(file, dtype=torch.bfloat16, **arguments)
+    assert pipe.text_encoder.dtype == torch.bfloat16
+    assert pipe.tokenizer.model_max_length == 248
+    assert torch.equal(position_table(pipe.text_encoder), position_table(toys.text_encoder(248)).bfloat16())
+
+
+def test_another_long_encoder_of_a_single_file_wants_a_config_that_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "_FIRST_ENCODER", ())
     file, arguments = write_checkpoint(tmp_path, 248)
     write_checkpoint(tmp_path / "stock", 77)
     arguments["config"] = str(tmp_path / "stock" / "config")
