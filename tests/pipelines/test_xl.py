@@ -225,7 +225,7 @@ def test_single_file_for_inpainting_is_told_by_its_first_layer(monkeypatch, tmp_
     save_file(weights, tmp_path / "model.safetensors")
     seen = []
     monkeypatch.setattr(expected, "from_single_file", lambda *_, **__: seen.append(expected))
-    monkeypatch.setattr("longclip_diffusers.checkpoints.files.load_file", None)  # the header tells all
+    monkeypatch.setattr("longclip_diffusers.checkpoints.files._read_safetensors", None)  # the header tells all
     AutoLongPipeline.from_single_file(tmp_path / "model.safetensors")
     assert seen == [expected]
 
