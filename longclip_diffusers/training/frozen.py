@@ -36,7 +36,8 @@ class FrozenFeatures:
     """
 
     def __init__(self, indices: Tensor, features: Tensor, encode: Callable[[int], Tensor]):
-        self._known = dict(zip(indices.tolist(), features, strict=True))
+        self._features, self._row = features, {index: row for row, index in enumerate(indices.tolist())}
+        self._stand_ins: dict[int, Tensor] = {}
         self._encode = encode
 
     @classmethod
@@ -75,10 +76,14 @@ class FrozenFeatures:
         Raises:
             BadSample: one's picture cannot be read.
         """
-        for index in indices:
-            if index not in self._known:
-                self._known[index] = self._encode(index)
-        return torch.stack([self._known[index] for index in indices])
+        return torch.stack([self._of(index) for index in indices])
+
+    def _of(self, index: int) -> Tensor:
+        if index in self._row:
+            return self._features[self._row[index]]
+        if index not in self._stand_ins:
+            self._stand_ins[index] = self._encode(index)
+        return self._stand_ins[index]
 
     def view(self, data: TextImageData) -> TextImageData:
         """The same data without pictures; a sample that can have no features is a bad one."""
