@@ -9,8 +9,9 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, PreTrainedMo
 
 from ..errors import CheckpointError
 from ..text_encoder import keep_text_model_prefix
+from .formats import some_of
 
-__all__ = ["build_model", "some_of"]
+__all__ = ["build_model"]
 
 _COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -50,13 +51,6 @@ def build_model(
         if isinstance(positions, Tensor):  # a buffer that no file holds
             module.position_ids = torch.arange(positions.shape[-1]).expand((1, -1))
     return keep_text_model_prefix(model.eval())
-
-
-def some_of(names: Iterable[str]) -> str:
-    """Up to three of the names, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more
 
 
 def _own_dtype(tensors: Iterable[Tensor]) -> torch.dtype:

@@ -92,12 +92,11 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise CheckpointError(
             f"{out} exists already. Give another name, or --overwrite (overwrite=True) to replace it."
         )
-    if out.is_dir() and not any((out / name).exists() for name in ("config.json", "text_encoder")):
+    if not out.is_dir():
+        return
+    if not any((out / name).exists() for name in ("config.json", "text_encoder")):
         raise CheckpointError(f"{out} is a folder that holds no model, so it is not replaced. Give another name.")
-    others = (
-        sorted(each.name for each in out.iterdir() if each.is_dir() and each.name not in OURS) if out.is_dir() else []
-    )
-    if others:
+    if others := sorted(each.name for each in out.iterdir() if each.is_dir() and each.name not in OURS):
         raise CheckpointError(
             f"{out} holds {', '.join(others)} beside an encoder, so it is not replaced. Give the name of a new folder, "
             "and that to longclip=."

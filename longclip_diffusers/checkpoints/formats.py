@@ -16,7 +16,17 @@ from torch.nn.functional import normalize
 from ..errors import CheckpointError
 from ..positions import CLIP_LENGTH, KEPT_ROWS
 
-__all__ = ["POSITION_TABLE", "TOKEN_TABLE", "Layout", "layer_count", "read_layout", "to_openai"]
+__all__ = [
+    "POSITION_TABLE",
+    "RULES",
+    "TOKEN_TABLE",
+    "VISION_NAMES",
+    "Layout",
+    "layer_count",
+    "read_layout",
+    "some_of",
+    "to_openai",
+]
 
 POSITION_TABLE = "text_model.embeddings.position_embedding.weight"
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
@@ -147,6 +157,13 @@ def layer_count(names: Iterable[str], tower: str) -> int:
     """Number of transformer layers of `tower` ("text_model" or "vision_model") among our names."""
     pattern = re.compile(rf"{tower}\.encoder\.layers\.(\d+)\.")
     return max((int(match[1]) + 1 for match in map(pattern.match, names) if match), default=0)
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Up to three of the names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more
 
 
 def _without_prefixes(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:

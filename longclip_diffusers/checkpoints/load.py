@@ -10,10 +10,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTextModelWith
 from ..errors import CheckpointError
 from ..positions import CLIP_LENGTH
 from ..text_encoder import num_positions
-from .build import build_model, some_of
+from .build import build_model
 from .catalog import CATALOG
 from .checkpoint import Checkpoint, read_checkpoint
-from .formats import VISION_NAMES
+from .formats import VISION_NAMES, some_of
 
 __all__ = [
     "load_clip",

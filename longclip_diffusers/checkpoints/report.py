@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..positions import CLIP_LENGTH, is_interpolated
-from .build import some_of
 from .checkpoint import read_checkpoint
 from .files import sha256_of
-from .formats import POSITION_TABLE
+from .formats import POSITION_TABLE, some_of
 
 __all__ = ["CheckpointReport", "inspect_checkpoint"]
 

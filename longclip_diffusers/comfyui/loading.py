@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import read_shapes, read_tensors
-from ..checkpoints.formats import POSITION_TABLE, RULES, VISION_NAMES, layer_count, read_layout
+from ..checkpoints.formats import POSITION_TABLE, RULES, VISION_NAMES, layer_count, read_layout, some_of
 from ..errors import CheckpointError
 from .stretching import set_max_length
 
@@ -101,8 +101,8 @@ def read_tower(path: Path) -> TowerFile:
         raise error if str(path) in str(error) else CheckpointError(f"{path.name}: {error}") from error
     if unknown := [key for key in layout.unknown if not key.startswith(VISION_NAMES)]:
         raise CheckpointError(
-            f"{path.name} holds {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which no CLIP has: scaled or "
-            "quantised weights, which ComfyUI's own CLIP loader reads, or another architecture."
+            f"{path.name} holds {some_of(unknown)}, which no CLIP has: scaled or quantised weights, which "
+            "ComfyUI's own CLIP loader reads, or another architecture."
         )
     tensors = {
         key: value for key, value in layout.tensors.items() if key.startswith(("text_model.", "text_projection."))

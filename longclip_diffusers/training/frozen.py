@@ -106,12 +106,11 @@ def _kept(
         return None
     if "wanted" not in stored or stored["wanted"].tolist() != wanted:
         return None
-    chosen = stored["indices"][:: max(1, len(stored["indices"]) // NUM_CHECKED)].tolist()
-    indices, features = _features(clip, processor, data, chosen)
-    if indices.tolist() != chosen:  # a picture is gone
+    spread = slice(None, None, max(1, len(stored["indices"]) // NUM_CHECKED))
+    chosen, before = stored["indices"][spread], stored["features"][spread]
+    indices, features = _features(clip, processor, data, chosen.tolist())
+    if not torch.equal(indices, chosen):  # a picture is gone
         return None
-    row = {index: number for number, index in enumerate(stored["indices"].tolist())}
-    before = stored["features"][[row[index] for index in chosen]]
     same = ((features - before).norm(dim=-1) <= TOLERANCE * before.norm(dim=-1)).all()
     return stored if same else None
 

@@ -36,7 +36,7 @@ def join_processes(device: str = "auto") -> Process:
         LongClipError: no CUDA where it is asked for, or a launcher that wants the model split.
     """
     for variable, name in REFUSED.items():
-        if os.environ.get(variable, "").lower() in ("true", "1", "yes"):
+        if _is_set(variable):
             raise LongClipError(
                 f"{name} splits a model over processes, which this trainer does not do: a CLIP fits one device, and "
                 "--micro-batch bounds the rest. Launch with plain multi-GPU (DDP) settings, or torchrun."
@@ -45,11 +45,15 @@ def join_processes(device: str = "auto") -> Process:
         raise LongClipError(f"--device is {device!r}; choose auto, cpu or cuda.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise LongClipError("There is no CUDA device here. Give --device cpu, or install a torch build with CUDA.")
-    launched_so = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")  # accelerate launch --cpu
-    on_cpu = device == "cpu" or not torch.cuda.is_available() or (device == "auto" and launched_so)
+    launched_so = device == "auto" and _is_set("ACCELERATE_USE_CPU")  # accelerate launch --cpu
+    on_cpu = device == "cpu" or launched_so or not torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Process("cpu" if on_cpu else device.replace("auto", "cuda"), True)
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=PATIENCE)
     return Process(str(state.device), rank() == 0)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("true", "1", "yes")

@@ -116,13 +116,14 @@ def _conversation(entry: dict[str, Any]) -> Any:
 def _rows(cells: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
     """Rows of (where it stands, its cells); the columns are those of the first."""
     columns = None
-    for number, (where, row) in enumerate(cells):
+    for where, row in cells:
+        is_first = columns is None
         columns = columns or find_columns(row, where)
         names = (columns.caption, columns.short_caption, columns.image)
         try:
             caption, short_caption, image = (as_text(row.get(name), where) if name else "" for name in names)
         except BadSample:
-            if number == 0:
+            if is_first:
                 raise  # then the columns mean something else
             # As a row without a caption, which is a bad sample when its turn comes.
             caption, short_caption, image = "", "", ""

@@ -5,7 +5,6 @@ interrupted goes on from its checkpoints. The chains of one wave do not need eac
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from ...checkpoints import load_clip, load_text_encoder
 from ...checkpoints.processor import image_processor
 from ...errors import LongClipError
+from ...pictures import whole_file
 from ...positions import CLIP_LENGTH
 from ...storybook.scene import Scene
 from ...text_encoder import keep_text_model_prefix, save_text_encoder
@@ -71,9 +71,8 @@ class Workshop:
                 raise LongClipError(f"{self.folder} holds a training of {there}, not {mine}. Give another --work.")
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{os.getpid()}.unfinished")
-        unfinished.write_text(json.dumps(mine) + "\n")
-        unfinished.replace(file)
+        with whole_file(file) as unfinished:
+            unfinished.write_text(json.dumps(mine) + "\n")
 
     def stage(self, name: str) -> Path:
         """The folder that a finished stage leaves."""
